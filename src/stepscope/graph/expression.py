@@ -1,0 +1,206 @@
+"""Recording symbols: call a rule once with them and get its expression graph, evaluation order and all.
+
+Nodes are hash-consed, so a shared subexpression is one node. Nothing is simplified: rounding is part of a rule.
+"""
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+from weakref import WeakValueDictionary
+
+from stepscope.rules.rule import Rule
+
+__all__ = ["FUNCTIONS", "SYMBOLS", "Symbol", "Traced", "evaluate", "order", "symbol", "trace"]
+
+FUNCTIONS = {
+    "sqrt": 1,
+    "abs": 1,
+    "sign": 1,
+    "where": 3,
+    "min": 2,
+    "max": 2,
+    "fma": 3,
+    "exp": 1,
+    "log": 1,
+    "sin": 1,
+    "cos": 1,
+    "tanh": 1,
+    "erf": 1,
+}
+
+_OPERATORS: Mapping[str, Callable[..., Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "neg": operator.neg,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "&": operator.and_,
+}
+
+_nodes: "WeakValueDictionary[tuple[Any, ...], Symbol]" = WeakValueDictionary()
+_numbers = count()
+
+
+class Symbol:
+    """One node: an operation on other nodes, a constant ("const", value) or an input ("input", name)."""
+
+    __slots__ = ("__weakref__", "args", "number", "op")
+
+    op: str
+    args: tuple[Any, ...]
+    number: int
+
+    def __new__(cls, op: str, *args: Any) -> "Symbol":
+        """The node of this operation on these arguments: a new one, or the one that exists."""
+        # Constants are keyed by their bits: 0.0 and -0.0 differ, and nan equals itself.
+        key = (op, *(a.number if isinstance(a, Symbol) else a.hex() if isinstance(a, float) else a for a in args))
+        node = _nodes.get(key)
+        if node is None:
+            node = object.__new__(cls)
+            node.op, node.args, node.number = op, args, next(_numbers)
+            _nodes[key] = node
+        return node
+
+    def __add__(self, other: Any) -> "Symbol":
+        return _binary("+", self, other)
+
+    def __radd__(self, other: Any) -> "Symbol":
+        return _binary("+", other, self)
+
+    def __sub__(self, other: Any) -> "Symbol":
+        return _binary("-", self, other)
+
+    def __rsub__(self, other: Any) -> "Symbol":
+        return _binary("-", other, self)
+
+    def __mul__(self, other: Any) -> "Symbol":
+        return _binary("*", self, other)
+
+    def __rmul__(self, other: Any) -> "Symbol":
+        return _binary("*", other, self)
+
+    def __truediv__(self, other: Any) -> "Symbol":
+        return _binary("/", self, other)
+
+    def __rtruediv__(self, other: Any) -> "Symbol":
+        return _binary("/", other, self)
+
+    def __neg__(self) -> "Symbol":
+        return Symbol("neg", self)
+
+    def __lt__(self, other: Any) -> "Symbol":
+        return _binary("<", self, other)
+
+    def __le__(self, other: Any) -> "Symbol":
+        return _binary("<=", self, other)
+
+    def __gt__(self, other: Any) -> "Symbol":
+        return _binary(">", self, other)
+
+    def __ge__(self, other: Any) -> "Symbol":
+        return _binary(">=", self, other)
+
+    def __and__(self, other: Any) -> "Symbol":
+        return _binary("&", self, other)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a recorded value has no truth value: use k.where(condition, a, b) instead of if")
+
+    def __repr__(self) -> str:
+        if self.op in ("const", "input"):
+            return str(self.args[0])
+        return f"{self.op}({', '.join(map(repr, self.args))})"
+
+
+def _node(value: Any) -> Symbol:
+    return value if isinstance(value, Symbol) else Symbol("const", float(value))
+
+
+def _binary(op: str, a: Any, b: Any) -> Symbol:
+    return Symbol(op, _node(a), _node(b))
+
+
+def symbol(name: str) -> Symbol:
+    """An input of the graph."""
+    return Symbol("input", name)
+
+
+class _Recorder:
+    """The namespace `k` that records: each function of the closed list makes one node."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in FUNCTIONS:
+            raise AttributeError(f"k has no function {name!r}; the closed list is {' '.join(FUNCTIONS)}")
+
+        def record(*args: Any) -> Symbol:
+            if len(args) != FUNCTIONS[name]:
+                raise TypeError(f"k.{name} takes {FUNCTIONS[name]} arguments, got {len(args)}")
+            return Symbol(name, *map(_node, args))
+
+        return record
+
+
+SYMBOLS: Any = _Recorder()
+
+
+def order(roots: Sequence[Symbol]) -> Iterator[Symbol]:
+    """Every node the roots need, once, arguments before their use."""
+    seen: set[int] = set()
+    stack = [(root, False) for root in reversed(roots)]
+    while stack:
+        node, ready = stack.pop()
+        if node.number in seen:
+            continue
+        if ready or node.op in ("const", "input"):
+            seen.add(node.number)
+            yield node
+        else:
+            stack.append((node, True))
+            stack.extend((a, False) for a in reversed(node.args))
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A rule as a graph. Its inputs are named g, theta, state.*, hyper.* and scalars.*"""
+
+    theta: Symbol
+    state: Mapping[str, Symbol]
+
+    @property
+    def roots(self) -> list[Symbol]:
+        """The new theta, then the new state in the rule's order."""
+        return [self.theta, *self.state.values()]
+
+
+def trace(rule: Rule) -> Traced:
+    """Record one update of `rule`."""
+    hyper = {h.name: h.default for h in rule.hyper}
+    theta, state = rule.update(
+        SYMBOLS,
+        symbol("g"),
+        symbol("theta"),
+        {s: symbol(f"state.{s}") for s in rule.state},
+        {h: symbol(f"hyper.{h}") for h in hyper},
+        {s: symbol(f"scalars.{s}") for s in rule.step_scalars(2, hyper)},
+    )
+    return Traced(theta, {name: _node(value) for name, value in state.items()})
+
+
+def evaluate(roots: Sequence[Symbol], inputs: Mapping[str, Any], k: Any) -> list[Any]:
+    """Compute the roots from the inputs by name, with the functions of namespace `k`."""
+    values: dict[int, Any] = {}
+    for node in order(roots):
+        if node.op == "input":
+            values[node.number] = inputs[node.args[0]]
+        elif node.op == "const":
+            values[node.number] = node.args[0]
+        else:
+            function = _OPERATORS.get(node.op) or getattr(k, node.op)
+            values[node.number] = function(*(values[a.number] for a in node.args))
+    return [values[root.number] for root in roots]

@@ -1,0 +1,1 @@
+"""Ways to run a rule over parameter tensors. The eager one is the readable reference."""

@@ -1,0 +1,10 @@
+"""The update rules: pure elementwise functions composed of named parts, and their registry.
+
+No module here imports a numerical library: a rule runs on whatever it is called with.
+"""
+
+from stepscope.rules.compose import compose
+from stepscope.rules.methods import METHODS
+from stepscope.rules.rule import Hyper, Rule, View, decayed
+
+__all__ = ["METHODS", "Hyper", "Rule", "View", "compose", "decayed"]

@@ -1,0 +1,54 @@
+"""The one table of methods that general tests run over."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from stepscope import optim
+
+__all__ = ["CASES", "TORCH_TWINS", "Case"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way to construct one of our optimizers, and torch's class that must do the same."""
+
+    name: str
+    ours: type[optim.Dissected]
+    options: dict[str, Any] = field(default_factory=dict)
+    theirs: type[torch.optim.Optimizer] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CASES = [
+    Case("sgd", optim.SGD, {"lr": 0.1}, torch.optim.SGD),
+    Case("momentum", optim.SGD, {"lr": 0.1, "momentum": 0.9}, torch.optim.SGD),
+    Case("dampened", optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.3}, torch.optim.SGD),
+    Case("nesterov", optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}, torch.optim.SGD),
+    Case("sgd-l2", optim.SGD, {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.1}, torch.optim.SGD),
+    Case("adam", optim.Adam, {"lr": 1e-2}, torch.optim.Adam),
+    Case("adam-small-betas", optim.Adam, {"lr": 1e-2, "betas": (0.3, 0.2)}, torch.optim.Adam),
+    Case("adam-l2", optim.Adam, {"lr": 1e-2, "weight_decay": 0.1}, torch.optim.Adam),
+    Case("adam-ascent", optim.Adam, {"lr": 1e-2, "maximize": True}, torch.optim.Adam),
+    Case("adamw", optim.AdamW, {"lr": 1e-2, "weight_decay": 0.1}, torch.optim.AdamW),
+    Case("rmsprop", optim.RMSProp, {"lr": 1e-2}, torch.optim.RMSprop),
+    Case("rmsprop-l2", optim.RMSProp, {"lr": 1e-2, "alpha": 0.9, "weight_decay": 0.1}, torch.optim.RMSprop),
+    Case("adagrad", optim.AdaGrad, {"lr": 0.1}, torch.optim.Adagrad),
+    Case("adagrad-decay", optim.AdaGrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.3}, torch.optim.Adagrad),
+    Case("adadelta", optim.Adadelta, {}, torch.optim.Adadelta),
+    Case("adadelta-l2", optim.Adadelta, {"rho": 0.8, "weight_decay": 0.1}, torch.optim.Adadelta),
+    Case("ssd", optim.SSD, {"lr": 1e-2}),
+    Case("msgd", optim.MSGD, {"lr": 0.1}),
+    Case("mssd", optim.MSSD, {"lr": 1e-2}),
+    Case("svag", optim.SVAG, {"lr": 0.1}),
+    Case("msvag", optim.MSVAG, {"lr": 0.1}),
+    Case("msvag-l2", optim.MSVAG, {"lr": 0.1, "weight_decay": 0.1}),
+    Case("msvag-decoupled", optim.MSVAG, {"lr": 0.1, "weight_decay": 0.1, "decoupled": True}),
+    Case("adam-erf", optim.AdamErf, {"lr": 1e-2}),
+    Case("adam-erf-uncorrected", optim.AdamErf, {"lr": 1e-2, "momentum_corrected": False}),
+    Case("adam-one-beta", optim.AdamOneBeta, {"lr": 1e-2}),
+]
+TORCH_TWINS = [case for case in CASES if case.theirs is not None]
