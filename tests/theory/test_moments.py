@@ -6,12 +6,12 @@ import pytest
 from stepscope.theory import moments
 
 
-def test_noise_ratio_matches_simulation() -> None:
+def test_rho_matches_simulation() -> None:
     """Sample variance of n normals has standard error sqrt(2/(n-1)) of itself; 5 of them, one false alarm in 10^6."""
     beta, t, n = 0.9, 20, 100_000
     g = np.random.default_rng(0).normal(size=(t, n))
     measured = np.var(moments.ema_weights(beta, t) @ g, ddof=1)
-    expected = float(moments.noise_ratio(beta, t))
+    expected = float(moments.rho(beta, t))
     assert abs(measured - expected) < 5 * expected * (2 / (n - 1)) ** 0.5
 
 
@@ -34,4 +34,4 @@ def test_there_is_nothing_to_correct_in_one_sample() -> None:
 @pytest.mark.parametrize(("beta", "t"), [(1.0, 3), (-0.1, 3), (float("nan"), 3), (0.9, 0), (0.9, 1.5)])
 def test_outside_the_domain_is_refused(beta: float, t: float) -> None:
     with pytest.raises(ValueError, match=r"must lie in|counts samples"):
-        moments.noise_ratio(beta, t)
+        moments.rho(beta, t)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stepscope.rules import averages
 
-__all__ = ["corrected_variance", "ema_weights", "noise_ratio"]
+__all__ = ["corrected_variance", "ema_weights", "rho"]
 
 Array = NDArray[np.float64]
 
@@ -27,12 +27,12 @@ def _over(function: Callable[[float, int], float], beta: ArrayLike, t: ArrayLike
     return np.asarray(np.vectorize(lambda b, n: function(float(b), int(n)), otypes=[np.float64])(beta, t))
 
 
-def noise_ratio(beta: ArrayLike, t: ArrayLike) -> Array:
+def rho(beta: ArrayLike, t: ArrayLike) -> Array:
     """rho(beta, t): variance of the bias-corrected average of t i.i.d. samples, per unit of sample variance, in (0, 1].
 
     Limits: 1 at t = 1; (1 - beta) / (1 + beta) as t grows.  Source: [balles2018, Eq. 21].
 
-    >>> noise_ratio(0.9, [1, 10**6]).round(6).tolist()
+    >>> rho(0.9, [1, 10**6]).round(6).tolist()
     [1.0, 0.052632]
     """
     return _over(averages.noise_ratio, beta, t)
