@@ -40,7 +40,7 @@ __all__ = [
 if TYPE_CHECKING:
     from stepscope import errors, experiments, graph, optim, problems, report, rules, scope, store, theory
     from stepscope.errors import UserError
-    from stepscope.experiments import Dissection, dissect
+    from stepscope.experiments.dissect import Dissection, dissect
     from stepscope.problems import Problem
     from stepscope.scope import Scope
     from stepscope.store import Run

@@ -54,7 +54,8 @@ def _model(seed: int) -> nn.Module:
             nn.init.trunc_normal_(parameter, std=0.05, a=-0.1, b=0.1)
         else:
             nn.init.constant_(parameter, 0.05)
-    return net.to(memory_format=torch.channels_last)  # the same numbers; a step takes a fifth less time
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in place; a step takes a fifth less time
+    return net
 
 
 problem = Problem(

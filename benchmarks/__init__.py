@@ -1,0 +1,1 @@
+"""Measurements of speed: ratios to something measured in the same run."""

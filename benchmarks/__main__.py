@@ -1,0 +1,30 @@
+"""`python -m benchmarks [NAME ...]`: measure, print, and keep the rows in results/ with machine and versions."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from stepscope import store
+
+HERE = Path(__file__).parent
+
+
+def main(names: list[str]) -> None:
+    """Run the named benchmarks, or all of them."""
+    known = sorted(path.stem for path in HERE.glob("[!_]*.py"))
+    if unknown := sorted(set(names) - set(known)):
+        sys.exit(f"error: no benchmark {', '.join(unknown)}; there are {', '.join(known)}")
+    for name in names or known:
+        rows = importlib.import_module(f"benchmarks.{name}").measure()
+        print(f"\n{name}")
+        for row in rows:
+            ratio = f"{row['ratio']:8.2f} x {row['to']}" if "ratio" in row else ""
+            print(f"  {row['what']:<40} {1000 * row['seconds']:10.2f} ms {ratio}")
+        target = HERE / "results" / f"{name}.json"
+        target.parent.mkdir(exist_ok=True)
+        environment = store.provenance(command=["python", "-m", "benchmarks", name])
+        store.write_json(target, {"benchmark": name, "rows": rows, "environment": environment})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""What people run: the command line. It calls the library and prints; nothing is computed here."""

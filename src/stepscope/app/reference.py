@@ -1,0 +1,75 @@
+"""Pages of the documentation that are made from the program: `python -m stepscope.app.reference docs` writes them."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from stepscope.app.cli import app
+
+__all__ = ["PAGES", "columns", "command_line"]
+
+MADE = "Generated from the program by `python -m stepscope.app.reference docs`; a test compares the two.\n\n"
+
+
+def command_line() -> str:
+    """Every command with its arguments and options."""
+    return f"# Command line\n\n{MADE}" + "\n".join(_sections(typer.main.get_command(app), "stepscope"))
+
+
+def columns() -> str:
+    """Every column that `Scope` records."""
+    from stepscope.scope import INSTRUMENTS
+
+    head = (
+        "One row per recorded step and parameter tensor; the layer is the parameter's name. The row with the empty\n"
+        "layer name holds what belongs to the run as a whole, such as the notes. g: gradient; m, v: averages of g and\n"
+        "g^2; theta: weights.\n\n"
+    )
+    rows = []
+    for one in INSTRUMENTS:
+        facts = {"Unit": "" if one.unit == "1" else one.unit, "Estimate": one.estimator, "Source": one.source}
+        said = [f"{heading}: {' '.join(text.split())}." for heading, text in facts.items() if text]
+        rows.append("\n  ".join([f"`{one.name}`\n: `{one.formula}`.", *said]))
+    return f"# What is recorded\n\n{MADE}{head}" + "\n\n".join(rows) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli.md": command_line, "columns.md": columns}
+
+
+def _sections(command: Any, path: str) -> Iterator[str]:
+    children = getattr(command, "commands", {})
+    arguments = [param for param in command.params if _is_argument(param)]
+    words = [path, *(p.metavar if p.required else f"[{p.metavar}]" for p in arguments), *["COMMAND"] * bool(children)]
+    yield f"## `{path}`\n\n```text\n{' '.join(words)}\n```\n\n{inspect.cleandoc(command.help or '')}\n"
+    rows = [f"| {_names(param)} | {param.help}{_default(param)} |" for param in command.params if param.help]
+    if rows:
+        yield "\n".join(["| | |", "|---|---|", *rows, ""])
+    for name, child in children.items():
+        yield from _sections(child, f"{path} {name}")
+
+
+def _is_argument(param: Any) -> bool:
+    return str(param.param_type_name) == "argument"
+
+
+def _names(param: Any) -> str:
+    if _is_argument(param):
+        return f"`{param.metavar}`"
+    value = f" {param.metavar}" if param.metavar and not param.is_flag else ""
+    return ", ".join(f"`{name}{value}`" for name in param.opts).replace("|", "\\|")
+
+
+def _default(param: Any) -> str:
+    """Said where there is one to say; what stands for "none" differs between versions of typer."""
+    if param.required or getattr(param, "is_flag", False) or not isinstance(param.default, str | int | float):
+        return ""
+    return f" Default: {getattr(param.default, 'value', param.default)}."
+
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (Path(sys.argv[1]) / name).write_text(page(), "utf-8")

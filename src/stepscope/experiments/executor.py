@@ -1,0 +1,224 @@
+"""Running tasks: what a sweep needs from an engine, and the engine for one machine, a process for each task.
+
+One process per task, because a process pool loses the whole sweep when one worker is killed. Processes come from a fork
+server that has torch loaded already, so each one starts in about 10 ms and none inherits threads or locks.
+"""
+
+import contextlib
+import heapq
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import ModuleType, TracebackType
+from typing import Any, Final, Protocol, Self
+
+from stepscope.errors import UserError
+
+__all__ = ["Executor", "Finished", "Processes", "Task", "inside_worker", "usable_cores"]
+
+DEATHS_FORGIVEN: Final = 2  # a killed worker says nothing about its task: memory ran out, or somebody sent a signal
+ERRORS_FORGIVEN: Final = 1  # an exception usually comes again
+
+_inside_worker = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """``function(*args)`` under a name.  function: at the top level of an importable module.  urgent: goes first."""
+
+    key: str
+    function: Callable[..., None]
+    args: tuple[Any, ...]
+    urgent: bool = False
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A task that will not run again.  error: None, or the last attempt's traceback or cause of death."""
+
+    key: str
+    error: str | None = None
+
+
+class Executor(Protocol):
+    """Where tasks run. Results travel through files, so that the same sweep resumes on any engine."""
+
+    def submit(self, task: Task) -> None:
+        """Queue a task; returns at once."""
+
+    def wait(self) -> list[Finished]:
+        """Block until at least one submitted task has finished.  Raises UserError if a task raised one."""
+
+    def close(self) -> None:
+        """Stop whatever still runs, at once. Tasks have to survive being killed at any moment."""
+
+
+@dataclass
+class _Attempt:
+    task: Task
+    process: BaseProcess
+    errors: int
+    deaths: int
+
+
+class Processes:
+    """The executor for one machine: at most ``jobs`` processes at once, each dying with this one.
+
+    jobs >= 1: usable cores unless given.  preload: modules that every process needs, imported once.
+    A task whose process dies is tried up to three times, one that raises twice. The script that called is not imported
+    in the processes, so it needs no ``if __name__ == "__main__"``.
+    """
+
+    def __init__(self, jobs: int | None = None, preload: Sequence[str] = ("torch",)) -> None:
+        _open_standard_streams()
+        self.jobs = usable_cores() if jobs is None else jobs
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(preload))
+        self._queue: list[tuple[bool, int, Task, int, int]] = []
+        self._submitted = 0
+        self._running: dict[Connection, _Attempt] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(self, task: Task) -> None:
+        """Queue a task; it starts when a place is free, urgent ones first, then in order of submission."""
+        self._enqueue(task, errors=0, deaths=0)
+        self._fill()
+
+    def wait(self) -> list[Finished]:
+        """Block until at least one submitted task has finished.  Raises UserError if a task raised one."""
+        finished: list[Finished] = []
+        while not finished:
+            assert self._running, "nothing was submitted"
+            for connection in wait(list(self._running)):
+                assert isinstance(connection, Connection)
+                finished += self._collect(connection)
+            self._fill()
+        return finished
+
+    def close(self) -> None:
+        """Kill what runs and forget what waits."""
+        self._queue.clear()
+        for attempt in self._running.values():
+            attempt.process.kill()
+        for connection, attempt in self._running.items():
+            _bury(connection, attempt.process)
+        self._running.clear()
+
+    def _enqueue(self, task: Task, errors: int, deaths: int) -> None:
+        self._submitted += 1
+        heapq.heappush(self._queue, (not task.urgent, self._submitted, task, errors, deaths))
+
+    def _fill(self) -> None:
+        while self._queue and len(self._running) < self.jobs:
+            _, _, task, errors, deaths = heapq.heappop(self._queue)
+            ours, theirs = self._context.Pipe(duplex=False)
+            process = self._context.Process(target=_work, args=(theirs, task.function, task.args), daemon=True)
+            with theirs, _main_module_hidden():
+                process.start()
+            self._running[ours] = _Attempt(task, process, errors, deaths)
+
+    def _collect(self, connection: Connection) -> list[Finished]:
+        """The end of one attempt: a message, or the end of the file where the process died without one."""
+        attempt = self._running.pop(connection)
+        task = attempt.task
+        try:
+            kind, text = connection.recv()
+        except (EOFError, ConnectionResetError):
+            kind, text = "died", ""
+        _bury(connection, attempt.process)
+        if kind == "died":
+            if attempt.deaths < DEATHS_FORGIVEN:
+                self._enqueue(task, attempt.errors, attempt.deaths + 1)
+                return []
+            return [Finished(task.key, _cause_of_death(attempt.process.exitcode))]
+        if kind == "stop":
+            raise UserError(text)
+        if kind == "raised" and attempt.errors < ERRORS_FORGIVEN:
+            self._enqueue(task, attempt.errors + 1, attempt.deaths)
+            return []
+        return [Finished(task.key, text if kind == "raised" else None)]
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, at least 1."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def inside_worker() -> bool:
+    """Whether this process was started to run a task."""
+    return _inside_worker
+
+
+def _work(report: Connection, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """What a worker runs: one task, reported as done, raised (with the traceback) or stop (the user has to act)."""
+    global _inside_worker  # noqa: PLW0603 - a fact about the process
+    _inside_worker = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
+    threading.Thread(target=_die_with_driver, daemon=True).start()
+    try:
+        function(*args)
+    except UserError as error:
+        report.send(("stop", str(error)))
+    except Exception:
+        report.send(("raised", traceback.format_exc()))
+    else:
+        report.send(("done", ""))
+
+
+def _die_with_driver() -> None:
+    """Block on the pipe from the driver, which ends when the driver does, however it ends."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    driver.join()
+    os._exit(1)
+
+
+def _bury(connection: Connection, process: BaseProcess) -> None:
+    connection.close()
+    process.join(timeout=5)  # it has reported or died; an exit handler of a library may hang all the same
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+
+
+def _cause_of_death(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        cause = f"was killed by {signal.Signals(-exitcode).name}"
+        hint = " (out of memory?)" if -exitcode == signal.SIGKILL else ""
+    else:
+        cause, hint = f"exited with code {exitcode}", ""
+    return f"the process {cause} and so did {DEATHS_FORGIVEN} before it{hint}"
+
+
+@contextlib.contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Let the started process not import the caller's script, which may call us again at its top level."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _open_standard_streams() -> None:
+    """Fill closed standard streams, or a pipe would get the number of one and be closed or written to as such."""
+    while (stream := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(stream, True)
+    os.close(stream)

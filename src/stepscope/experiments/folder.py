@@ -1,0 +1,130 @@
+"""A dissection on disk: who may work in its folder, which trials are finished, and that nothing is ever half written.
+
+dissect.json (settings, written first), trials/<id>/ (one rename each, with result.json), results.json and timings.json
+(last), lock. A trial's folder without a leading dot is finished: that is all there is to resuming.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from stepscope.errors import DamagedData, FolderInUse, UserError
+from stepscope.experiments.trial import Trial
+from stepscope.store import write_json
+from stepscope.store.files import refusal
+from stepscope.store.lock import FolderLock
+
+__all__ = ["Folder"]
+
+SCHEMA = "stepscope.dissect/1"
+
+
+class Folder:
+    """The folder of one dissection, locked while open.
+
+    Raises: UserError if it cannot be written, holds something else, or belongs to other settings; FolderInUse if
+    another process works in it.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.trials = path / "trials"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(path / "lock")
+        except FolderInUse as error:
+            raise FolderInUse(f"another process is working in {path}: wait for it, or choose another --out.") from error
+        except OSError as error:
+            raise UserError(refusal(error, path / "lock")) from error
+        try:
+            self._claim({"schema": SCHEMA, **settings})
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another process in."""
+        self._lock.release()
+
+    @property
+    def results(self) -> dict[str, Any] | None:
+        """The finished dissection, or None."""
+        file = self.path / "results.json"
+        return _read(file) if file.is_file() else None
+
+    def finished_trials(self) -> dict[str, dict[str, Any]]:
+        """Trial id -> result.  Removes what interrupted attempts left, and failed trials, to try those again."""
+        self.remove_attempts()
+        found = {}
+        for trial in self.trials.iterdir():
+            if not (trial / "result.json").is_file() or (result := _read(trial / "result.json"))["status"] == "failed":
+                shutil.rmtree(trial)
+            else:
+                found[trial.name] = result
+        return found
+
+    def result(self, trial: Trial, error: str | None) -> dict[str, Any]:
+        """A trial's result just after it ran.  error: why it has none; that is then written down as its result."""
+        place = self.trials / trial.id
+        if error is not None:
+            place.mkdir(exist_ok=True)
+            result = {"config": vars(trial), "status": "failed", "error": error, "steps": 0, "evaluations": []}
+            write_json(place / "result.json", result)
+        return _read(place / "result.json")
+
+    def seconds(self, trial: Trial) -> float | None:
+        """How long a trial trained; None if it failed."""
+        file = self.trials / trial.id / "timing.json"
+        return float(_read(file)["seconds"]) if file.is_file() else None
+
+    def finish(self, results: Mapping[str, Any], timings: Mapping[str, Any]) -> None:
+        """Write the end result, and what is not to be part of it because it differs from run to run."""
+        self.remove_attempts()
+        write_json(self.path / "timings.json", timings)
+        write_json(self.path / "results.json", results)
+
+    def remove_attempts(self) -> None:
+        """Remove what attempts that were killed left behind."""
+        for attempt in self.trials.glob(".*"):
+            shutil.rmtree(attempt, ignore_errors=True)
+
+    def _claim(self, settings: dict[str, Any]) -> None:
+        """Make the folder ours, or see that it is."""
+        file = self.path / "dissect.json"
+        if not file.exists():
+            names = sorted(child.name for child in self.path.iterdir())
+            if strangers := [name for name in names if name != "lock" and not name.startswith(".")]:
+                raise UserError(f"{self.path} holds something else ({strangers[0]}): choose another --out.")
+            write_json(file, settings)
+        there = _read(file)
+        if there.get("schema") != SCHEMA:
+            raise UserError(f"{file} has schema {there.get('schema')!r}, not {SCHEMA!r}: choose another --out.")
+        differing = [key for key, value in settings.items() if there.get(key) != value]
+        if differing:
+            changes = "; ".join(f"{key} is {there.get(key)!r} there, {settings[key]!r} here" for key in differing)
+            raise UserError(f"{self.path} belongs to other settings ({changes}): choose another --out, or delete it.")
+        try:
+            self.trials.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(refusal(error, self.trials / "trial")) from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedData(
+            f"{file} cannot be read ({error}): delete {file.parent} and run the same command again."
+        ) from error
+    return content

@@ -1,0 +1,113 @@
+"""A problem on its way to the processes that train it, and the fingerprint by which a resumed sweep knows it again."""
+
+import contextlib
+import hashlib
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+
+from stepscope import problems
+from stepscope.errors import UserError
+from stepscope.experiments.executor import inside_worker
+from stepscope.problems import Data, Problem
+
+__all__ = ["Parcel", "fingerprint", "pack", "refuse_inside_worker", "unpack"]
+
+IN_A_FILE = "put it in a file of its own and pass 'FILE.py:NAME'"
+
+
+class _StopMain(BaseException):
+    """Ends the re-run of a script at the line where it calls us; not an Exception, so that no script catches it."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """How to make the problem again: from its ``spec``, or from a pickle, after running the script ``main`` if it needs
+    names from there.
+    """
+
+    spec: str = ""
+    pickled: bytes = b""
+    main: str = ""
+
+
+def pack(problem: Problem, mark: str) -> Parcel:
+    """Ready to send.  mark: the problem's `fingerprint`.
+
+    A problem with a ``spec`` goes as that, unless loading it gives another problem: somebody may have replaced a field.
+    Any other goes as a pickle.  Raises: UserError if it cannot be pickled, or was typed into an interactive session.
+    """
+    if problem.spec:
+        loaded = problems.load(problem.spec)
+        if fingerprint(loaded, loaded.data()) == mark:
+            return Parcel(spec=problem.spec)
+    try:
+        pickled = pickle.dumps(tuple(_bare(getattr(problem, field.name)) for field in fields(problem)))
+    except Exception as error:  # whatever the problem's own objects raise
+        raise UserError(f"{problem.name!r} cannot be sent to other processes ({error}): {IN_A_FILE}.") from error
+    if b"__main__" not in pickled:
+        return Parcel(pickled=pickled)
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    if main is None or not Path(main).is_file():
+        raise UserError(f"{problem.name!r} lives in an interactive session, where no process finds it: {IN_A_FILE}.")
+    return Parcel(pickled=pickled, main=str(Path(main).resolve()))
+
+
+def unpack(parcel: Parcel) -> Problem:
+    """The problem, in the process that trains it.  Raises: UserError if it cannot be made again there."""
+    if parcel.spec:
+        return problems.load(parcel.spec)
+    try:
+        if parcel.main:
+            _run_main(parcel.main)
+        return Problem(*pickle.loads(parcel.pickled))
+    except Exception as error:
+        raise UserError(f"the problem cannot be made again in another process ({error!r}): {IN_A_FILE}.") from error
+
+
+def refuse_inside_worker() -> None:
+    """Called first by whoever starts processes, so that a script without ``if __name__ == "__main__"`` does no harm."""
+    if inside_worker():
+        raise _StopMain
+
+
+def fingerprint(problem: Problem, data: Data) -> str:
+    """16 hex digits that change when the data, the initial model or the loss change; names and comments do not count.
+
+    Hashes every tensor, the model of seed 0 with its printed structure, and its loss on the first batch to 6 digits.
+    """
+    model = problem.model(0)
+    digest = hashlib.sha256(repr(model).encode())
+    tensors = [data.train.inputs, data.train.targets, data.test.inputs, data.test.targets, *model.state_dict().values()]
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    batch = slice(problem.protocol.batch_size)
+    with torch.no_grad():
+        model.eval()
+        loss = problem.loss(model(data.train.inputs[batch]), data.train.targets[batch])
+    digest.update(f"{loss.item():.6g}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _bare(value: Any) -> Any:
+    """A field as its owner wrote it: Problem wraps functions to guard the random numbers, and pickle cannot follow."""
+    while isinstance(value, FunctionType) and value.__code__.co_qualname.startswith("Problem."):
+        inner: Callable[..., Any] = value.__wrapped__  # type: ignore[attr-defined]
+        value = inner
+    return value
+
+
+def _run_main(path: str) -> None:
+    """Run the script as multiprocessing would, under another name than __main__, up to where it calls us."""
+    module = ModuleType("__mp_main__")
+    module.__file__ = path
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    with contextlib.suppress(_StopMain):
+        exec(compile(Path(path).read_bytes(), path, "exec"), vars(module))

@@ -1,0 +1,202 @@
+"""One training run: a problem, a method, a step size, a seed; and the folder where its result appears, whole or not."""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from stepscope import optim
+from stepscope.errors import UserError
+from stepscope.experiments.shipping import Parcel, unpack
+from stepscope.problems import Data, Problem, Split
+from stepscope.scope import Scope
+from stepscope.store import write_json
+
+__all__ = ["PARTS", "Trial", "divide", "evaluate", "make_optimizer", "run_trial", "train"]
+
+PARTS: Final = ("train", "validation", "test")
+DIVISION_SEED: Final = 20180713  # of the fixed division of the training set, the same for every trial of every sweep
+EVALUATION_BATCH: Final = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Everything that a training run depends on; two trials that agree here end in the same bits on one machine.
+
+    problem: its fingerprint (see shipping).  method: a name in optim.METHODS.  beta: None for a method with its own
+    two.  held_out: examples of the training set kept for validation.  parts: which of PARTS to evaluate.
+    record_every: 0, or record the optimizer's steps, every so many.
+    """
+
+    problem: str
+    method: str
+    lr: float
+    beta: float | None
+    seed: int
+    steps: int
+    batch_size: int
+    evaluate_every: int
+    held_out: int
+    parts: tuple[str, ...]
+    record_every: int = 0
+
+    @property
+    def id(self) -> str:
+        """12 hex digits of a hash over all fields."""
+        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def divide(data: Data, held_out: int) -> dict[str, Split]:
+    """The data as a trial uses it: "fit" is trained on; "train", "validation" and "test" are evaluated.
+
+    held_out: examples of the training set that become "validation"; with 0 that part is absent.
+    "train" is a fixed part of "fit" as large as the test set, or all of it [balles2018, Sec. 6.1].
+    The division is random but the same for every seed and method, so that step sizes are chosen on the same examples.
+    """
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(DIVISION_SEED))
+    validation, fit = order[:held_out], order[held_out:]
+    parts = {"fit": _take(data.train, fit), "train": _take(data.train, fit[: len(data.test)]), "test": data.test}
+    return parts | ({"validation": _take(data.train, validation)} if held_out else {})
+
+
+def make_optimizer(trial: Trial, model: nn.Module) -> optim.Dissected:
+    """The trial's method over the model's parameters; torch's defaults for whatever the trial does not say."""
+    options: dict[str, Any] = {"lr": trial.lr} if trial.beta is None else {"lr": trial.lr, "beta": trial.beta}
+    return optim.METHODS[trial.method](model.parameters(), **options)
+
+
+def batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Indices of mini-batches without end: every epoch a fresh permutation, its incomplete last batch left out.
+
+    The order depends on the seed only, so every method sees the same batches: that pairs their runs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(count, generator=generator)
+        for start in range(0, count - batch_size + 1, batch_size):
+            yield order[start : start + batch_size]
+
+
+def evaluate(model: nn.Module, problem: Problem, split: Split) -> tuple[float, float | None]:
+    """Mean loss and mean metric (None if the problem has none) over a split, in evaluation mode.
+
+    Leaves no trace: neither gradients nor the mode, the buffers or the global random numbers change.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    loss, metric = 0.0, 0.0
+    model.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for start in range(0, len(split), EVALUATION_BATCH):
+            chunk = slice(start, start + EVALUATION_BATCH)
+            inputs, targets = split.inputs[chunk], split.targets[chunk]
+            outputs = model(inputs)
+            loss += problem.loss(outputs, targets).item() * len(inputs)
+            if problem.metric is not None:
+                metric += problem.metric.per_example(outputs, targets).double().sum().item()
+    for module, training in modes:
+        module.training = training
+    return loss / len(split), None if problem.metric is None else metric / len(split)
+
+
+def train(trial: Trial, problem: Problem, run: Path | None = None) -> dict[str, Any]:
+    """Train and evaluate at step 0, every ``evaluate_every`` steps and at the last one.
+
+    run: folder for the recorded steps if the trial records.  Returns {"config", "status": "ok" | "diverged",
+    "steps": taken, "evaluations": [{"step", "train_loss", "train_metric", "test_loss", ...}]} with None for what is not
+    evaluated or not finite.  Training stops at the first loss or metric that is not finite.
+    """
+    parts = divide(problem.data(), trial.held_out)
+    model = problem.model(trial.seed)
+    optimizer = make_optimizer(trial, model)
+    inputs, targets = parts["fit"].inputs, parts["fit"].targets
+    torch.manual_seed(trial.seed)  # dropout
+
+    def look(step: int) -> dict[str, Any]:
+        found: dict[str, Any] = {"step": step}
+        for part in PARTS:
+            values = evaluate(model, problem, parts[part]) if part in trial.parts else (None, None)
+            found[f"{part}_loss"], found[f"{part}_metric"] = values
+        return found
+
+    evaluations = [look(0)]
+    if not _finite(evaluations[0]):
+        raise UserError(f"problem {problem.name!r}: the loss or the metric is not finite before any training.")
+    status, step = "ok", 0
+    with _recording(trial, optimizer, model, run) as scope:
+        order = batches(len(inputs), trial.batch_size, trial.seed)
+        for step, index in enumerate(itertools.islice(order, trial.steps), start=1):
+            loss = problem.loss(model(inputs[index]), targets[index])
+            if not math.isfinite(value := loss.item()):
+                status = "diverged"
+                break
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if scope is not None:
+                scope.note(loss=value)
+            if step % trial.evaluate_every == 0 or step == trial.steps:
+                evaluations.append(look(step))
+                if not _finite(evaluations[-1]):
+                    status = "diverged"
+                    break
+    return {"config": dataclasses.asdict(trial), "status": status, "steps": step, "evaluations": evaluations}
+
+
+def run_trial(trial: Trial, parcel: Parcel, folder: Path) -> None:
+    """Train in a process of its own: the finished trial appears as ``folder/<id>`` in one rename, or not at all.
+
+    What the problem prints goes to log.txt there.  Raises: UserError where the user has to act (the disk is full).
+    """
+    torch.set_num_threads(1)  # the same bits however many trials share the machine
+    attempt = folder / f".{trial.id}.{os.getpid()}"
+    try:
+        attempt.mkdir()
+        with (attempt / "log.txt").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            problem = unpack(parcel)
+            started = time.perf_counter()
+            result = train(trial, problem, attempt / "run")
+            seconds = time.perf_counter() - started
+        if (attempt / "log.txt").stat().st_size == 0:
+            (attempt / "log.txt").unlink()
+        write_json(attempt / "timing.json", {"seconds": round(seconds, 4)})
+        write_json(attempt / "result.json", result)
+        attempt.rename(folder / trial.id)
+    except OSError as error:
+        shutil.rmtree(attempt, ignore_errors=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"the disk of {folder} is full: free some space and run the same again.") from error
+        raise
+
+
+@contextlib.contextmanager
+def _recording(trial: Trial, optimizer: optim.Dissected, model: nn.Module, run: Path | None) -> Iterator[Scope | None]:
+    if not trial.record_every or run is None:
+        yield None
+        return
+    beta = 0.9 if trial.beta is None else trial.beta
+    config = dataclasses.asdict(trial)
+    with Scope(optimizer, model, run=run, every=trial.record_every, beta=beta, config=config) as scope:
+        yield scope
+    if scope.run.status != "finished":  # a scope never stops a training, so it says nothing when the disk is full
+        raise UserError(f"the record of {run} could not be written: is its disk full? Then run the same again.")
+
+
+def _finite(evaluation: dict[str, Any]) -> bool:
+    return all(value is None or math.isfinite(value) for value in evaluation.values())
+
+
+def _take(split: Split, index: Tensor) -> Split:
+    return Split(split.inputs[index], split.targets[index])

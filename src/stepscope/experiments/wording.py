@@ -1,0 +1,179 @@
+"""Effects in plain words: a sentence each, a headline for all, and what the choice of the Adam cell changes."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from stepscope.experiments.effects import Effect
+
+__all__ = ["adam_cells", "headline", "sentence"]
+
+ACTING: Final = {"sign": "taking the sign", "variance_adaptation": "adapting to the variance"}
+INGREDIENT: Final = {"sign": "the sign", "variance_adaptation": "variance adaptation", "interaction": "the interaction"}
+CELL_LABELS: Final = {
+    "msgd": "M-SGD",
+    "mssd": "M-SSD",
+    "msvag": "M-SVAG",
+    "adam": "Adam",
+    "adam_one_beta": "Adam (one beta)",
+}
+OTHER_ADAM: Final = "The paper's Adam also differs in beta2, the uncorrected variance and epsilon"
+
+
+def sentence(effect: Effect) -> str:
+    """The effect as one plain sentence with its numbers, and a second one if seeds had to be left out.
+
+    For example "Taking the sign lowers the final training loss by a factor 0.42 [0.31, 0.58] (95 % interval, 10 seeds,
+    Holm-corrected p = 0.0004)."
+    """
+    text = _interaction(effect) if effect.effect == "interaction" else _main_effect(effect)
+    return f"{text[0].upper()}{text[1:]}.{_left_out(effect)}"
+
+
+def headline(problem: str, effects: Sequence[Effect]) -> str:
+    """Which ingredient matters on this problem and with what certainty, from the effects with one Adam cell."""
+    outcomes = list(dict.fromkeys(effect.outcome.name for effect in effects))
+    clauses = []
+    for name in outcomes:
+        main = [effect for effect in effects if effect.outcome.name == name and effect.effect in ACTING]
+        clauses.append(_what_matters(main))
+    return f"On {problem}, {'; '.join(clauses)}."
+
+
+def adam_cells(paper: Sequence[Effect], matched: Sequence[Effect]) -> str:
+    """Whether the verdicts change when the paper's Adam is replaced by the matched cell."""
+    changed = [
+        f"{INGREDIENT[one.effect]} for {_thing(one)} ({one.verdict} -> {other.verdict})"
+        for one, other in zip(paper, matched, strict=True)
+        if one.verdict != other.verdict
+    ]
+    instead = "with one beta and the corrected variance of Eq. 22 instead, the conclusion"
+    return f"{OTHER_ADAM}; {instead} {'differs in ' + ', '.join(changed) if changed else 'is the same'}."
+
+
+def _main_effect(effect: Effect) -> str:
+    acting, thing = ACTING[effect.effect], _thing(effect)
+    if effect.verdict == "no difference":
+        return f"{acting} makes no difference to {thing}: {_size(effect)}{_margin(effect)} {_certainty(effect)}"
+    if effect.verdict == "cannot tell":
+        return _undecided(effect, f"whether {acting} changes {thing}")
+    verb = "raises" if _is_above(effect) else "lowers"
+    small = ", certain but small," if effect.negligible else ""
+    return f"{acting} {verb} {thing} by {_size(effect, signed=False)}{small} {_certainty(effect)}"
+
+
+def _interaction(effect: Effect) -> str:
+    both, thing = "sign and variance adaptation", _thing(effect)
+    if effect.verdict == "no difference":
+        return f"{both} act independently on {thing}: {_size(effect)}{_margin(effect)} {_certainty(effect)}"
+    if effect.verdict == "cannot tell":
+        return _undecided(effect, f"whether {both} reinforce each other or interfere in {thing}")
+    verb = "reinforce each other" if effect.verdict == "helps" else "interfere"
+    side = "above" if _is_above(effect) else "below"
+    if effect.outcome.scale == "ratio":
+        place = f"at {_size(effect).removeprefix('a factor ')} times"
+    else:
+        place = f"{_size(effect, signed=False)} {side}"
+    together = f"together they leave {thing} {place} what their separate effects would give"
+    return f"{both} {verb}: {together} {_certainty(effect)}"
+
+
+def _undecided(effect: Effect, question: str) -> str:
+    absent = [CELL_LABELS[method] for method, seeds in effect.missing.items() if seeds is None]
+    if absent:
+        return f"it cannot be told {question}: no step size that was tried is stable for {' and '.join(absent)}"
+    count = len(effect.per_seed)
+    if count == 0:
+        return f"it cannot be told {question}: no seed finished with all four methods"
+    if count == 1:
+        return f"one seed cannot tell {question} ({_size(effect)})"
+    return f"{count} seeds cannot tell {question}: {_size(effect)} {_certainty(effect)}"
+
+
+def _what_matters(main: Sequence[Effect]) -> str:
+    """One clause on both ingredients for one outcome."""
+    decided = [effect for effect in main if effect.verdict in ("helps", "hurts") and not effect.negligible]
+    thing = _thing(main[0])
+    if len(decided) == 2:
+        both = " and ".join(f"{ACTING[effect.effect]} {effect.verdict} ({_evidence(effect)})" for effect in decided)
+        return f"both ingredients matter for {thing}: {both}"
+    if decided:
+        (one,) = decided
+        (other,) = (effect for effect in main if effect is not one)
+        rest = "makes next to no difference" if other.negligible else "remains undecided"
+        matters = f"{INGREDIENT[one.effect]} is the ingredient that matters for {thing}"
+        return f"{matters}: it {one.verdict} ({_evidence(one)}), while {INGREDIENT[other.effect]} {rest}"
+    if all(effect.negligible for effect in main):
+        return f"neither the sign nor variance adaptation makes more than a negligible difference to {thing}"
+    return f"{_seeds(main[0])} cannot tell whether the sign or variance adaptation matters for {thing}"
+
+
+def _thing(effect: Effect) -> str:
+    part = "training" if effect.outcome.name == "train_loss" else "test"
+    return f"the final {part} {effect.outcome.unit}"
+
+
+def _seeds(effect: Effect) -> str:
+    count = len(effect.per_seed)
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def _is_above(effect: Effect) -> bool:
+    assert effect.estimate is not None
+    return effect.estimate > (1 if effect.outcome.scale == "ratio" else 0)
+
+
+def _size(effect: Effect, signed: bool = True) -> str:
+    """The estimate and its interval: "a factor 0.42 [0.31, 0.58]", "1.2 points [0.4, 2.0]" or "0.03 [0.01, 0.05]"."""
+    assert effect.estimate is not None
+    numbers = (
+        [effect.estimate] if effect.low is None or effect.high is None else [effect.estimate, effect.low, effect.high]
+    )
+    if effect.outcome.scale == "ratio":
+        return f"a factor {_with_interval(numbers)}"
+    if not signed and effect.estimate < 0:
+        numbers = [-numbers[0], *(-number for number in reversed(numbers[1:]))]
+    if effect.outcome.is_share:
+        return _with_interval([100 * number for number in numbers], " points")
+    return _with_interval(numbers)
+
+
+def _with_interval(numbers: Sequence[float], unit: str = "") -> str:
+    """Three significant digits each: "0.42 [0.31, 0.58]", or the number alone where there is no interval."""
+    head, *interval = (f"{number:#.3g}".rstrip(".") for number in numbers)
+    return f"{head}{unit} [{', '.join(interval)}]" if interval else f"{head}{unit}"
+
+
+def _margin(effect: Effect) -> str:
+    if effect.low == effect.high:
+        return " on every seed"
+    return (
+        ", inside the 5 % that count as none"
+        if effect.outcome.scale == "ratio"
+        else ", inside the half point that counts as none"
+    )
+
+
+def _p(effect: Effect) -> str:
+    assert effect.p_holm is not None
+    return "p < 0.0001" if effect.p_holm < 1e-4 else f"p = {effect.p_holm:.2g}"
+
+
+def _certainty(effect: Effect) -> str:
+    return f"(95 % interval, {_seeds(effect)}, Holm-corrected {_p(effect)})"
+
+
+def _evidence(effect: Effect) -> str:
+    return f"{_size(effect)}, {_seeds(effect)}, {_p(effect)}"
+
+
+def _left_out(effect: Effect) -> str:
+    """Which runs did not finish, and that their seeds are not in the numbers: they would make the method look worse."""
+    absent: dict[tuple[int, ...], list[str]] = {}
+    for method, seeds in effect.missing.items():
+        if seeds:
+            absent.setdefault(seeds, []).append(CELL_LABELS[method])
+    parts = [
+        f"{' and '.join(labels)} did not finish on seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+        for seeds, labels in absent.items()
+    ]
+    return f" {'; '.join(parts)}: left out for all four methods." if parts else ""

@@ -1,0 +1,292 @@
+"""What the template is filled with: everything on the page, in the order of the page."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from stepscope.report import figures, layers, summary, text
+from stepscope.report import steps as step_panes
+from stepscope.report.panel import limits
+from stepscope.report.source import COLUMNS, Recorded
+from stepscope.report.steps import Detail, Figure
+from stepscope.report.summary import Arm, Effect, Measure
+
+__all__ = ["of_dissection", "of_run"]
+
+FORMULAS = {
+    "msgd": "lr · m",
+    "mssd": "lr · sign(m)",
+    "msvag": "lr · m · 1/(1+ρη²)",
+    "adam": "lr · sign(m) · 1/√(1+η²)",
+    "adam_one_beta": "lr · sign(m) · 1/√(1+η²)",
+}
+INTERACTION_WORDS = {"helps": "reinforce", "hurts": "interfere", "no difference": "independent"}
+VERDICT_MARKS = {"helps": "▲", "hurts": "▼", "no difference": "=", "cannot tell": "?"}
+
+
+# What the template asks for; None where the results lack it.
+PROBLEM = (
+    *("name", "description", "parameters", "train_examples", "validation_examples", "test_examples"),
+    *("steps", "batch_size", "evaluate_every", "metric", "higher_is_better"),
+)
+SETTINGS = ("select", "select_reason", "seeds", "tuning_seeds", "budget", "beta", "profile", "loss_evaluation_examples")
+VERDICT = ("headline", "sentences", "adam_cells")
+
+
+def of_dissection(results: Mapping[str, Any], detail: Detail) -> dict[str, Any]:
+    """The page of a dissection."""
+    problem = dict.fromkeys(PROBLEM) | results["problem"]
+    settings = dict.fromkeys(SETTINGS) | results["settings"]
+    arms = summary.arms(results)
+    quality = summary.measure(problem)
+    panes = [*_panes(results, arms, detail)]
+    return {
+        "kind": "dissection",
+        "title": f"Dissecting Adam on {problem['name']}",
+        "problem": problem,
+        "settings": settings,
+        "verdict": dict.fromkeys(VERDICT) | (results.get("verdict") or {}),
+        "arms": arms,
+        "cells": {f"{int(arm.sign)}{int(arm.adapted)}": arm for arm in arms if not arm.matched},
+        "matched": [arm for arm in arms if arm.matched],
+        "arrows": summary.arrows(arms, quality),
+        "best": _best(arms, quality),
+        "loss": summary.LOSS,
+        "quality": quality,
+        "formulas": FORMULAS,
+        "effects": [*_effect_groups(results, arms)],
+        "curves": [*_curves(arms, quality)],
+        "more_curves": [*_more_curves(arms, problem)],
+        "tuning": [*_tuning(arms, results)],
+        "score": tuning_score(results),
+        "panes": panes,
+        "diverged": [arm for arm in arms if len(arm.finished) < len(arm.runs) or not arm.runs],
+        "limits": [*_limits(results, arms)],
+        "environment": [*flat(results.get("environment") or {})],
+        "settings_list": [*flat(results["settings"])],
+        "command": results.get("command") or "",
+        "data": _data_link({key: value for key, value in results.items() if key != "dissection"})
+        if detail.data
+        else "",
+    }
+
+
+def _best(arms: Sequence[Arm], quality: Measure) -> dict[str, Arm]:
+    """The cells with the lowest training loss and the best quality, by the mean over seeds."""
+    found: dict[str, Arm] = {}
+    for key, measure in (("loss", summary.LOSS), ("quality", quality)):
+        means = [(arm.final(measure.column).mean, arm) for arm in arms if not arm.matched]
+        known = [(mean if measure.higher_is_better else -mean, arm) for mean, arm in means if mean is not None]
+        if len(known) > 1:
+            found[key] = max(known, key=lambda pair: pair[0])[1]
+    return found
+
+
+def outcome_measure(problem: Mapping[str, Any], outcome: str) -> Measure:
+    """How an effect's outcome is shown: "train_loss", "test_loss" or "test_metric"."""
+    if outcome == "train_loss":
+        return summary.LOSS
+    return summary.measure(problem if outcome.endswith("metric") else {}, outcome.partition("_")[0])
+
+
+def _effect_groups(results: Mapping[str, Any], arms: Sequence[Arm]) -> Iterator[dict[str, Any]]:
+    labels = {arm.method: arm.label for arm in arms}
+    rows = summary.effects(results)
+    for outcome in dict.fromkeys(row.outcome for row in rows):
+        group = [row for row in rows if row.outcome == outcome]
+        cells = {row.adam_cell: labels.get(row.adam_cell, row.adam_cell) for row in group}
+        measure = outcome_measure(results["problem"], outcome)
+        yield {
+            "measure": measure,
+            "forest": figures.forest_panel(f"forest-{outcome}", group, measure, cells),
+            "rows": [_effect_row(row, measure, cells) for row in sorted(group, key=lambda row: _rank(row, cells))],
+        }
+
+
+def _rank(row: Effect, cells: Mapping[str, str]) -> tuple[int, int]:
+    names = [*figures.EFFECT_NAMES]
+    return names.index(row.effect) if row.effect in names else len(names), [*cells].index(row.adam_cell)
+
+
+def _effect_row(row: Effect, measure: Measure, cells: Mapping[str, str]) -> dict[str, Any]:
+    def show(value: float | None) -> str:
+        return text.factor(value) if row.ratio else measure.difference(value)
+
+    return {
+        "row": row,
+        "name": figures.EFFECT_NAMES.get(row.effect, row.effect),
+        "cell": cells[row.adam_cell],
+        "estimate": show(row.estimate),
+        "interval": _interval(row, measure),
+        "mark": VERDICT_MARKS.get(row.verdict, "?"),
+        "verdict": INTERACTION_WORDS.get(row.verdict, row.verdict) if row.effect == "interaction" else row.verdict,
+    }
+
+
+def _interval(row: Effect, measure: Measure) -> str:
+    if row.low is None or row.high is None:
+        return text.MISSING
+    if row.ratio:
+        return f"{text.factor(row.low)} to {text.factor(row.high)}"
+    return f"{measure.difference(row.low, unit=False)} to {measure.difference(row.high)}"
+
+
+def _curves(arms: Sequence[Arm], quality: Measure) -> Iterator[Figure]:
+    yield from _curve("curve-loss", arms, summary.LOSS, log=True)
+    yield from _curve("curve-quality", arms, quality, log=quality.column.endswith("loss"))
+
+
+def _more_curves(arms: Sequence[Arm], problem: Mapping[str, Any]) -> Iterator[Figure]:
+    if problem.get("metric"):
+        yield from _curve("curve-test-loss", arms, summary.measure({}), log=True)
+        yield from _curve("curve-train-metric", arms, summary.measure(problem, "train"), log=False)
+
+
+def _curve(name: str, arms: Sequence[Arm], measure: Measure, *, log: bool) -> Iterator[Figure]:
+    curves = summary.curves(arms, measure.column)
+    if curves:
+        yield Figure(figures.curve_panel(name, curves, measure, log=log), measure.name)
+
+
+def tuning_score(results: Mapping[str, Any]) -> Measure:
+    """What the search maximised: the validation (or, as in the paper, test) metric, or minus the loss."""
+    split = "test" if results["settings"].get("select") == "paper" else "validation"
+    return summary.measure(results["problem"], split)
+
+
+def _tuning(arms: Sequence[Arm], results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    score = tuning_score(results)
+    turn = score.scale if score.higher_is_better else -score.scale
+    values = sorted(
+        trial["score"]
+        for arm in arms
+        for trial in arm.tuning
+        if trial.get("status") == "ok" and trial.get("score") is not None
+    )
+    # The better scores decide the range: beside a step size that is ten times too large they would all look the same.
+    bounds = limits([score * turn for score in values[2 * len(values) // 5 :]], pad=0.12)
+    for number, arm in enumerate(arms):
+        chosen = [trial for trial in arm.tuning if trial["lr"] == arm.lr and trial.get("score") is not None]
+        statuses = [str(trial.get("status")) for trial in arm.tuning]
+        yield {
+            "arm": arm,
+            "panel": figures.tuning_panel(f"tuning-{number}", arm, score, bounds) if len(arm.tuning) > 1 else None,
+            "score": score.value(chosen[0]["score"] * turn / score.scale) if chosen else text.MISSING,
+            "tried": len(arm.tuning),
+            "from": text.compact(arm.tuning[0]["lr"]) if arm.tuning else text.MISSING,
+            "to": text.compact(arm.tuning[-1]["lr"]) if arm.tuning else text.MISSING,
+            "not_ok": [(status, len([*group])) for status, group in groupby(sorted(s for s in statuses if s != "ok"))],
+        }
+
+
+def _panes(results: Mapping[str, Any], arms: Sequence[Arm], detail: Detail) -> Iterator[step_panes.Pane]:
+    dissections = results.get("dissection") or {}
+    if not dissections:
+        return
+    # Adam first: it is what the reader came for; the matched cell is the next of kin.
+    for number, arm in enumerate(sorted(arms, key=lambda arm: -(2 * arm.sign * arm.adapted - arm.matched))):
+        steps = layers.read(dissections.get(arm.method) or {})
+        sign = {"unit_steps": arm.sign, "adam": arm.sign and arm.adapted}
+        yield step_panes.pane(f"s{number}", arm.label, steps, detail, **sign)
+
+
+def _limits(results: Mapping[str, Any], arms: Sequence[Arm]) -> Iterator[str]:
+    """What the numbers cannot say."""
+    settings, problem = results["settings"], results["problem"]
+    seeds = len(settings.get("seeds") or ())
+    if seeds < 2:
+        yield "One seed: there is no interval and no test; differences may be chance alone."
+    elif seeds < 5:
+        yield (
+            f"{text.count(seeds, 'seed')}: the intervals hold if the differences between seeds are roughly normal, and "
+            "with so few seeds they are wide. More seeds make them narrower (the paper used ten)."
+        )
+    else:
+        yield f"{text.count(seeds, 'seed')}: the intervals hold if the differences between seeds are roughly normal."
+    tried = [len(arm.tuning) for arm in arms if len(arm.tuning) > 1]
+    if tried:
+        yield (
+            f"Each step size was searched with {min(tried)}"
+            + (f" to {max(tried)}" if max(tried) != min(tried) else "")
+            + f" trials and {text.count(len(settings.get('tuning_seeds') or ()) or 1, 'tuning seed')}; a difference "
+            "between methods smaller than what one more trial could change is not a difference between methods."
+        )
+    if len(tried) < len(arms):
+        yield "At least one step size was given, not searched: the comparison is only as fair as that choice."
+    if settings.get("select") == "paper":
+        yield "Step sizes were chosen by test results, as in the paper: test numbers are therefore optimistic."
+    yield (
+        f"One architecture, one data set, one batch size ({problem.get('batch_size')}), a constant step size and "
+        f"{text.count(problem.get('steps'), 'step')}: the paper found that the sign is useful on some problems only."
+    )
+    if problem.get("train_examples") and settings.get("loss_evaluation_examples"):
+        shown = min(int(settings["loss_evaluation_examples"]), int(problem["train_examples"]))
+        if shown < problem["train_examples"]:
+            total = text.count(problem["train_examples"])
+            yield f"The training loss is measured on {text.count(shown)} of {total} training examples."
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (name, value) pairs, names joined with a dot.
+
+    >>> list(flat({"a": {"b": 1}, "c": [1, 2], "d": None}))
+    [('a.b', '1'), ('c', '1, 2'), ('d', '–')]
+    """
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            words = ", ".join(str(item) for item in value)
+            yield f"{prefix}{key}", " ".join(map(str, value)) if key == "command" else words or text.MISSING
+        else:
+            yield f"{prefix}{key}", text.MISSING if value is None or value == "" else str(value)
+
+
+def _data_link(results: Mapping[str, Any]) -> str:
+    document = json.dumps(results, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return "data:application/json;base64," + base64.b64encode(document.encode()).decode()
+
+
+# Optimizers whose steps have the length lr times a factor, by class name; the first ones' factor is 1/sqrt(1 + eta^2).
+ADAMS = {"adam", "adamw", "adamonebeta"}
+UNIT_STEPS = ADAMS | {"adamerf", "mssd", "ssd"}
+
+
+def of_run(run: Recorded, detail: Detail) -> dict[str, Any]:
+    """The page of one recorded run."""
+    config = dict(run.info.get("config") or {})
+    scope = dict(config.pop("scope", None) or {})
+    optimizer = str(scope.get("optimizer") or config.get("optimizer") or "")
+    columns = scope.pop("columns", {})
+    shapes = {
+        str(item["name"]): item["shape"] for item in run.info.get("tensors") or () if item.get("shape") is not None
+    }
+    curves = [
+        Figure(figures.run_panel(f"run-{number}", name, np.array(at), np.array(values, dtype=float)), name)
+        for number, (name, (at, values)) in enumerate(run.curves.items())
+    ]
+    pane = step_panes.pane(
+        "s0",
+        optimizer or "This run",
+        layers.read(run.layers, shapes),
+        detail,
+        unit_steps=optimizer.lower() in UNIT_STEPS,
+        adam=optimizer.lower() in ADAMS,
+    )
+    return {
+        "kind": "run",
+        "title": f"Run {run.name}",
+        "run": run,
+        "optimizer": optimizer,
+        "curves": curves,
+        "panes": [pane],
+        "config": [*flat(config), *flat(scope, "scope.")],
+        "columns": [
+            (name, column) for name, column in columns.items() if name in COLUMNS and isinstance(column, Mapping)
+        ],
+        "environment": [*flat(run.info.get("provenance") or {})],
+    }

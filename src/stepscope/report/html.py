@@ -1,0 +1,112 @@
+"""From results or a recorded run to one self-contained HTML file."""
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+from stepscope.errors import UserError
+from stepscope.report import context, stepfigures, style, text
+from stepscope.report.panel import drawing
+from stepscope.report.source import Recorded, Source, load
+from stepscope.report.steps import Detail
+
+if TYPE_CHECKING:
+    from stepscope.store import Run
+
+__all__ = ["MAX_BYTES", "render", "write"]
+
+MAX_BYTES = 2_000_000
+# From the richest page to the leanest: the first one that is small enough is written.
+DETAILS = (Detail(8, 200), Detail(4, 120), Detail(4, 80, data=False), Detail(1, 40, data=False))
+
+
+def write(source: "Mapping[str, Any] | Run | str | Path", path: str | Path) -> Path:
+    """Write the report of a dissection or of one recorded run as a single HTML file below 2 MB; returns its path.
+
+    source: results in the schema "stepscope.dissection/1", a `stepscope.store.Run`, or the folder of either.  The file
+    needs no network and no other file.  The same source gives the same bytes.  A model with very many layers is shown
+    with fewer of them; the page says which.
+    Raises: UserError if the source is neither or the file cannot be written; DamagedData if its JSON is broken.
+    """
+    target = Path(path)
+    document = render(load(source))
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(document, "utf-8")
+        part.replace(target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise UserError(f"cannot write the report to {target}: {error.strerror}. Choose another place.") from error
+    return target
+
+
+def render(source: Source) -> str:
+    """The page as text, with as much detail as fits into `MAX_BYTES`."""
+    document = ""
+    for detail in DETAILS:
+        with drawing():
+            if isinstance(source, Recorded):
+                values = context.of_run(source, detail)
+            else:
+                values = context.of_dissection(source, detail)
+        document = _template().render(values)
+        if len(document.encode()) < MAX_BYTES:
+            break
+    return document
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("stepscope.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "compact": text.compact,
+        "count": text.count,
+        "factor": text.factor,
+        "number": text.number,
+        "pieces": pieces,
+        "p_value": text.p_value,
+    }
+    environment.globals |= {"key": key, "css_values": style.CSS_VALUES, "factor_looks": stepfigures.FACTORS}
+    return environment.get_template("report.html.j2")
+
+
+def pieces(words: str) -> list[tuple[str, bool]]:
+    """A sentence cut for display: each piece with whether it is an aside in brackets.
+
+    >>> pieces("The sign helps (p = 0.01).")
+    [('The sign helps ', False), ('(p = 0.01)', True), ('.', False)]
+    """
+    return [(piece, piece.startswith("(")) for piece in re.split(r"(\([^()]*\))", words) if piece]
+
+
+_MARKERS = {
+    "o": '<circle cx="18" cy="7" r="4"/>',
+    "s": '<path d="M14 3h8v8h-8z"/>',
+    "D": '<path d="M18 2l5 5-5 5-5-5z"/>',
+}
+
+
+def key(look: "style.Look | stepfigures.Factor", marker: bool = True) -> Markup:
+    """A short sample of a line, as in the pictures, for keys and tables."""
+    dashes = f";stroke-dasharray:{look.dash_array}" if look.dash_array else ""
+    line = f'<path d="M1 7h34" style="fill:none;stroke:{look.css};stroke-width:2.4{dashes}"/>'
+    mark = ""
+    if marker and isinstance(look, style.Look):
+        fill = look.css if look.filled else "var(--surface)"
+        mark = f'<g style="fill:{fill};stroke:{look.css};stroke-width:1.8">{_MARKERS[look.marker]}</g>'
+    return Markup(f'<svg class="key" viewBox="0 0 36 14" aria-hidden="true">{line}{mark}</svg>')

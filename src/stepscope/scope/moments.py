@@ -1,0 +1,109 @@
+"""Where a parameter's averages m and v live: in the optimizer's state where it keeps both, else in shadow averages."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from stepscope.rules import METHODS, averages
+
+__all__ = ["LAYOUTS", "Layout", "Numbers", "flat", "kept_by_optimizer", "numbers", "own_beta", "real_dtype"]
+
+
+class Layout(NamedTuple):
+    """The state names under which optimizers keep a mean and a second average, and the group's name of their decay.
+
+    raw: both start at 0, want bias correction, and the second one is of squares. Otherwise they are a bias-corrected
+    mean and variance v - m^2.
+    """
+
+    mean: str
+    second: str
+    decay: str
+    raw: bool
+
+
+# By layout and not by class: torch's Adam, AdamW, NAdam, RAdam, their subclasses and most look-alikes; then our own.
+LAYOUTS = (Layout("exp_avg", "exp_avg_sq", "betas", raw=True), Layout("m", "S", "beta", raw=False))
+
+
+class Numbers(NamedTuple):
+    """What all coordinates of a tensor share at one step; tensors with equal numbers are measured together.
+
+    lr.  eps: 0 where the optimizer adds none to sqrt(v).  decay: lr * weight_decay if decoupled, else 0.
+    raw: as in Layout, with the bias corrections to divide by.  correction, odds: as in `rules.statistics.Step`.
+    flip: the averages are of -g, because the optimizer ascends.
+    """
+
+    lr: float
+    eps: float
+    decay: float
+    raw: bool
+    mean_correction: float
+    second_correction: float
+    correction: float
+    odds: float
+    flip: bool
+
+
+def kept_by_optimizer(state: Mapping[str, Any], group: Mapping[str, Any], p: Tensor) -> Layout | None:
+    """The layout in which the optimizer keeps both averages of `p`, or None."""
+    for layout in LAYOUTS:
+        tensors = (state.get(layout.mean), state.get(layout.second))
+        shaped = all(isinstance(x, Tensor) and x.shape == p.shape for x in tensors)
+        decay = group.get(layout.decay)
+        if shaped and (_pair(decay) if layout.raw else decay is not None) and ("step" in state or "step" in group):
+            return layout
+    return None
+
+
+def _pair(decay: Any) -> bool:
+    return isinstance(decay, (tuple, list)) and len(decay) == 2
+
+
+def own_beta(state: Mapping[str, Any], group: Mapping[str, Any]) -> float | None:
+    """Decay rate of an optimizer that keeps a bias-corrected mean only (M-SGD, M-SSD), or None."""
+    return float(group["beta"]) if "m" in state and "beta" in group else None
+
+
+def numbers(optimizer: Any, group: Mapping[str, Any], layout: Layout | None, beta: float, t: int) -> Numbers:
+    """The numbers of a tensor whose averages hold t samples; `beta` is used where the optimizer keeps no averages."""
+    decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW))
+    lr = float(group["lr"])
+    decay = lr * float(group.get("weight_decay", 0.0)) if decoupled else 0.0
+    eps, flip, raw = 0.0, False, False
+    mean_beta = second_beta = beta
+    if layout is not None:
+        flip, raw = bool(group.get("maximize", False)), layout.raw
+        if raw:
+            mean_beta, second_beta = map(float, group[layout.decay])
+            eps = float(group.get("eps", eps))
+        else:
+            mean_beta = second_beta = float(group[layout.decay])
+    return Numbers(lr, eps, decay, raw, *_corrections(raw, mean_beta, second_beta, t), flip)
+
+
+@functools.lru_cache(maxsize=64)
+def _corrections(raw: bool, mean_beta: float, second_beta: float, t: int) -> tuple[float, float, float, float]:
+    bias = (1.0, 1.0)
+    if raw:
+        scalars = METHODS["adam"].step_scalars(t, {"beta1": mean_beta, "beta2": second_beta, "lr": 0.0})
+        bias = (scalars["correction1"], scalars["correction2"])
+    return *bias, averages.variance_correction(mean_beta, t), averages.noise_odds(mean_beta, t)
+
+
+def real_dtype(p: Tensor) -> torch.dtype:
+    """The dtype that a tensor's statistics are computed in: float64 for double precision, else float32."""
+    return torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
+
+
+def flat(x: Tensor) -> Tensor:
+    """A dense, real, one-dimensional form of any tensor: a view where one exists."""
+    x = x.detach()
+    if x.layout is not torch.strided:
+        x = x.to_dense()
+    if x.is_complex():
+        x = torch.view_as_real(x.resolve_conj())
+    return x.reshape(-1)

@@ -1,0 +1,44 @@
+"""What a parameter tensor is called: its name in the model, without the prefixes that wrappers add."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+__all__ = ["names_of", "plain_name"]
+
+_ANYWHERE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # torch.compile, FSDP, checkpointing
+_IN_FRONT = "module."  # DistributedDataParallel, DataParallel
+
+
+def plain_name(name: str) -> str:
+    """The name without wrappers' prefixes.
+
+    >>> plain_name("module._orig_mod.encoder.weight")
+    'encoder.weight'
+    """
+    for prefix in _ANYWHERE:
+        name = name.replace(prefix, "")
+    return name.removeprefix(_IN_FRONT)
+
+
+def names_of(optimizer: Optimizer, model: nn.Module | None) -> dict[Tensor, str]:
+    """Name of each of the optimizer's tensors: in the model, else as given to the optimizer, else "parameter.3".
+
+    A stripped name that two tensors would share is left as it was.
+    """
+    given: dict[Tensor, str] = {}
+    tensors: list[Tensor] = []
+    for group in optimizer.param_groups:
+        tensors += group["params"]
+        given.update(zip(group["params"], group.get("param_names") or (), strict=False))
+    if model is not None:
+        given.update((p, name) for name, p in model.named_parameters())
+    full = {p: given.get(p, f"parameter.{i}") for i, p in enumerate(tensors)}
+    shared = _repeated(map(plain_name, full.values()))
+    return {p: name if plain_name(name) in shared else plain_name(name) for p, name in full.items()}
+
+
+def _repeated(names: Iterable[str]) -> set[str]:
+    seen: set[str] = set()
+    return {name for name in names if name in seen or seen.add(name)}  # type: ignore[func-returns-value]

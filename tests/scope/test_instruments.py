@@ -1,0 +1,207 @@
+"""Every column against the slow twin, for optimizers with averages of their own and without."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.scope.slow_twin import columns
+from tests.tolerances import EPS32, EPS64
+from torch import Tensor
+from torch.nn import Parameter
+
+from stepscope import Scope, optim
+from stepscope.rules.statistics import BINS, QUANTILE_ERROR
+from stepscope.scope import INSTRUMENTS
+from stepscope.scope.instruments import read
+
+STEPS = 8
+SIZES = {"w": (9, 7), "b": (5,)}
+
+
+def gradients(seed: int = 0, steps: int = STEPS) -> dict[str, list[Tensor]]:
+    """Noise around a mean, with a coordinate that is dead, one that dies and one that is tiny."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for name, shape in SIZES.items():
+        bias = torch.randn(shape, generator=generator, dtype=torch.float64)
+        found[name] = [bias + torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(steps)]
+        for t, g in enumerate(found[name]):
+            g.view(-1)[0] = 0.0
+            g.view(-1)[1] *= t < 3
+            g.view(-1)[2] *= 1e-9
+    return found
+
+
+# How the twin sees each: betas of the averages, eps, coupled decay that the averages see, decoupled decay.
+OURS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "adam": (torch.optim.Adam, {"lr": 0.01, "eps": 1e-8}, {"betas": (0.9, 0.999), "eps": 1e-8}),
+    "adam-equal-betas": (torch.optim.Adam, {"lr": 0.01, "betas": (0.9, 0.9)}, {"betas": (0.9, 0.9), "eps": 1e-8}),
+    "adam-large-eps": (torch.optim.Adam, {"lr": 0.01, "eps": 0.5}, {"betas": (0.9, 0.999), "eps": 0.5}),
+    "adam-l2": (torch.optim.Adam, {"lr": 0.01, "weight_decay": 0.1}, {"betas": (0.9, 0.999), "eps": 1e-8, "l2": 0.1}),
+    "adam-ascent": (torch.optim.Adam, {"lr": 0.01, "maximize": True}, {"betas": (0.9, 0.999), "eps": 1e-8, "up": True}),
+    "adamw": (torch.optim.AdamW, {"lr": 0.1, "weight_decay": 0.5}, {"betas": (0.9, 0.999), "eps": 1e-8, "decay": 0.05}),
+    "nadam": (torch.optim.NAdam, {"lr": 0.01}, {"betas": (0.9, 0.999), "eps": 1e-8}),
+    "our-adamw": (optim.AdamW, {"lr": 0.1, "weight_decay": 0.5}, {"betas": (0.9, 0.999), "eps": 1e-8, "decay": 0.05}),
+    "msvag": (optim.MSVAG, {"lr": 0.1, "beta": 0.8}, {"betas": (0.8, 0.8)}),
+    "msvag-decoupled": (
+        optim.MSVAG,
+        {"lr": 0.1, "weight_decay": 0.5, "decoupled": True},
+        {"betas": (0.9, 0.9), "decay": 0.05},
+    ),
+    "adam-one-beta": (optim.AdamOneBeta, {"lr": 0.01}, {"betas": (0.9, 0.9)}),
+    "msgd": (optim.MSGD, {"lr": 0.1, "beta": 0.6}, {"betas": (0.6, 0.6)}),
+    "sgd": (torch.optim.SGD, {"lr": 0.1}, {"betas": (0.7, 0.7)}),
+    "momentum": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}, {"betas": (0.7, 0.7)}),
+    "sgd-ascent": (torch.optim.SGD, {"lr": 0.1, "maximize": True}, {"betas": (0.7, 0.7)}),
+    "rmsprop": (torch.optim.RMSprop, {"lr": 0.01}, {"betas": (0.7, 0.7)}),
+}
+
+
+def record(
+    make: Any,
+    options: dict[str, Any],
+    samples: dict[str, list[Tensor]],
+    dtype: torch.dtype = torch.float64,
+    **scope: Any,
+) -> tuple[list[dict[str, Any]], list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
+    """Rows of the scope, and the weights before and after each step."""
+    model = torch.nn.Module()
+    for name, shape in SIZES.items():
+        values = torch.linspace(-1.0, 1.3, math.prod(shape), dtype=torch.float64).reshape(shape).to(dtype)
+        model.register_parameter(name, Parameter(values))
+    optimizer = make(model.parameters(), **options)
+    before, after = [], []
+
+    def weights() -> dict[str, np.ndarray]:
+        return {name: p.detach().double().numpy().copy() for name, p in model.named_parameters()}
+
+    with Scope(optimizer, model, beta=0.7) as scope_:
+        for t in range(len(samples["w"])):
+            for name, p in model.named_parameters():
+                p.grad = samples[name][t].to(dtype)
+            before.append(weights())
+            optimizer.step()
+            after.append(weights())
+    return scope_.rows, before, after
+
+
+def expected(
+    name: str, t: int, samples: dict[str, list[Tensor]], before: Any, after: Any, lr: float, how: dict[str, Any]
+) -> dict[str, Any]:
+    how = dict(how)
+    l2, sign = how.pop("l2", 0.0), -1.0 if how.pop("up", False) else 1.0
+    history = [sign * samples[name][i].numpy() + l2 * before[i][name] for i in range(t)]
+    return columns(
+        history, before[t - 1][name], after[t - 1][name], lr=lr, raw=sign * samples[name][t - 1].numpy(), **how
+    )
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_every_column_equals_the_slow_twin(kind: str):
+    """In float64: v and m^2 carry some 1000 EPS each (1 - 0.999^t cancels), of which their difference keeps 1e-11 here,
+    and an update of 1e-3 at weights of 1 carries 1e-13: 1e-9 is loose. Binned columns: half a bin, a whole one for
+    the square. Step 1, where v - m^2 is nothing but rounding, and constant gradients have a test of their own."""
+    make, options, how = OURS[kind]
+    samples = gradients()
+    rows, before, after = record(make, options, samples)
+    assert {row["layer"] for row in rows} == {"w", "b", ""}
+    for row in (row for row in rows if row["layer"] and row["step"] > 1):
+        twin = expected(row["layer"], row["step"], samples, before, after, options["lr"], how)
+        for name, value in twin["exact"].items():
+            assert row[name] == pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=True), (row["step"], name)
+        for name, value in twin["binned"].items():
+            ratio = QUANTILE_ERROR ** (2 if name == "relative_variance_median" else 1) - 1
+            assert row[name] == pytest.approx(value, rel=ratio + 1e-9, abs=1e-12, nan_ok=True), (row["step"], name)
+        assert set(row) == {"step", "layer", *twin["exact"], *twin["binned"]}
+
+
+# The names that stored runs have and reports ask for.
+CONTRACT = """
+grad_abs_mean momentum_abs_mean sigma_mean spread_mean spread_q10 spread_median spread_q90 spread_log_mean
+relative_variance_median factor_adam factor_svag factor_exact factor_msvag step_theory_mean step_theory_median
+update_abs_mean_per_lr update_abs_median_per_lr update_abs_mean_per_lr_without_decay sign_agreement
+variance_negative_share epsilon_dominated_share update_to_weight grad_norm update_norm weight_norm lr
+"""
+
+
+def test_the_columns_are_those_that_readers_know():
+    names = [instrument.name for instrument in INSTRUMENTS]
+    assert len(names) == len(set(names))
+    assert set(names) == {*CONTRACT.split(), "spread_infinite_share", "nonfinite_share"}
+
+
+@pytest.mark.parametrize("instrument", INSTRUMENTS, ids=lambda i: i.name)
+def test_an_instrument_says_what_it_is_and_reads_no_more_than_it_needs(instrument: Any):
+    sums = {name: np.ones((2, BINS)) if name.endswith("histogram") else np.ones(2) for name in instrument.needs}
+    assert np.shape(instrument.read(sums)) == (2,)
+    assert instrument.unit
+    assert instrument.formula
+    assert instrument.cost >= 1
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "momentum", "msvag"])
+def test_float32_is_right_to_its_precision(kind: str):
+    """torch's averages carry some 10 EPS32 = 1e-6 of v after 8 steps; of a spread of 1/30 or more 1e-3 stays right, and
+    so do means over spreads. An update is known to EPS32 |theta| / |update| = 1e-5 ... 1e-4 of itself."""
+    make, options, how = OURS[kind]
+    samples = {name: [g.float().double() for g in values] for name, values in gradients(3).items()}
+    rows, before, after = record(make, options, samples, torch.float32)
+    for row in (row for row in rows if row["layer"] and row["step"] > 2):
+        twin = expected(row["layer"], row["step"], samples, before, after, options["lr"], how)
+        for name, value in twin["exact"].items():
+            assert row[name] == pytest.approx(value, rel=1e-3, abs=1e-6, nan_ok=True), (row["step"], name)
+
+
+@pytest.mark.parametrize(("dtype", "eps"), [(torch.float32, EPS32), (torch.float64, EPS64)], ids=["float32", "float64"])
+def test_the_first_step_and_constant_gradients_have_no_spread_but_rounding(dtype: torch.dtype, eps: float):
+    """torch keeps v, so v - m^2 of a constant gradient is 16 roundings of v and 2000 of the float64 bias correction
+    1 - 0.999^t, which cancels. Our averages keep v - m^2 itself: exactly 0."""
+    samples = {name: [values[0]] * STEPS for name, values in gradients().items()}
+    rows, *_ = record(torch.optim.Adam, {"lr": 0.01}, samples, dtype)
+    assert max(row["spread_mean"] for row in rows if row["layer"]) < math.sqrt(16 * eps + 2000 * EPS64)
+    assert min(row["factor_adam"] * 63 for row in rows if row["layer"] == "w") > 62 * (1 - 16 * eps - 2000 * EPS64)
+    for make, options in ((optim.MSVAG, {"lr": 0.1}), (torch.optim.SGD, {"lr": 0.1})):
+        rows, *_ = record(make, options, samples, dtype)
+        for row in (row for row in rows if row["layer"] == "w"):  # one of 63 coordinates is dead: no spread, factor 0
+            assert row["spread_mean"] == row["spread_q90"] == row["variance_negative_share"] == 0
+            assert math.isnan(row["spread_log_mean"])
+            for factor in ("factor_adam", "factor_svag", "factor_exact", "factor_msvag"):
+                assert row[factor] == 62 / 63
+            assert row["step_theory_mean"] == row["step_theory_median"] == 1
+
+
+@settings(max_examples=20)
+@given(k=st.integers(-20, 20), seed=st.integers(0, 1000), kind=st.sampled_from(["adam", "msvag", "momentum"]))
+def test_columns_without_a_unit_ignore_the_unit_of_the_loss(k: int, seed: int, kind: str):
+    """States scale exactly by powers of two, Adam's with eps = 0: tolerance zero for all that is not an update."""
+    make, options, _ = OURS[kind]
+    options = options | ({"eps": 0.0} if kind == "adam" else {"weight_decay": 0.0})
+    samples = gradients(seed, 3)
+    plain, *_ = record(make, options, samples)
+    scaled, *_ = record(make, options, {name: [g * 2.0**k for g in values] for name, values in samples.items()})
+    for one, other in zip(plain, scaled, strict=True):
+        for name, value in one.items():
+            if name.startswith(("spread", "factor", "relative", "step", "sign", "variance")):
+                assert other[name] == value or (math.isnan(value) and math.isnan(other[name])), name
+            if name in ("grad_abs_mean", "momentum_abs_mean", "sigma_mean"):
+                assert other[name] == value * 2.0**k
+
+
+def test_a_step_size_of_zero_has_no_update_per_step_size():
+    rows, *_ = record(torch.optim.Adam, {"lr": 0.0}, gradients())
+    for row in (row for row in rows if row["layer"]):
+        assert math.isnan(row["update_abs_mean_per_lr"])
+        assert math.isnan(row["update_abs_median_per_lr"])
+        assert math.isnan(row["update_abs_mean_per_lr_without_decay"])
+        assert row["update_norm"] == row["update_to_weight"] == row["lr"] == 0
+        assert row["factor_adam"] > 0
+
+
+def test_nothing_measured_is_nan_and_no_warning():
+    needed = {name for instrument in INSTRUMENTS for name in instrument.needs}
+    values = read({name: np.zeros((1, BINS) if name.endswith("histogram") else 1) for name in needed})
+    assert all(math.isnan(value[0]) for name, value in values.items() if not name.endswith(("norm", "lr")))
