@@ -45,7 +45,7 @@ def rows(text: str) -> list[list[str]]:
 def test_each_effect_stands_there_with_both_adam_cells():
     headings = ["effect", "Adam is", "estimate [95 % interval]", "p (Holm)", "verdict"]
     assert rows(printed(effects_table, RESULTS))[:8] == [
-        ["[digits]: final train loss"],
+        ["[digits]: final training loss"],
         headings,
         ["variance adaptation", "Adam", "x 0.42 [0.31, 0.58]", "0.0004", "helps"],
         ["one beta", "x 0.5 [0.31, 0.58]", "0.0004", "helps"],

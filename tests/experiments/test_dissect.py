@@ -95,6 +95,20 @@ def test_an_unknown_problem_is_the_users():
         dissect("digit")
 
 
+def test_what_is_no_problem_is_the_users():
+    with pytest.raises(UserError, match=r"^dissect takes a Problem, a name or 'FILE.py:NAME', got dict.$"):
+        dissect({})
+
+
+def test_a_file_that_dissects_itself_is_refused(tmp_path, tiny):
+    file = tmp_path / "own.py"
+    file.write_text(
+        f"from stepscope import dissect, problems\nproblem = problems.load({tiny('problem')!r})\ndissect(__file__)"
+    )
+    with pytest.raises(UserError, match=r"it calls dissect\(\) while it is loaded; put that under: if __name__ =="):
+        dissect(str(file))
+
+
 def test_nothing_is_written_for_arguments_that_are_wrong(small, tmp_path):
     with pytest.raises(UserError):
         small(beta=2.0)
@@ -123,7 +137,6 @@ def test_a_disk_that_fills_up_midway_is_one_line_and_the_sweep_goes_on_later(sma
     monkeypatch.undo()
     kept = [child.name for child in (tmp_path / "out" / "trials").iterdir()]
     assert len(kept) == 1
-    here.close()
     resumed = small(executor=here)
     assert content(resumed.folder) == content(small(out="undisturbed").folder)
     assert len(here.ran) == 1 + 1 + 24
@@ -162,10 +175,8 @@ def interrupt(spec: str, out: Path, trials: int, how: signal.Signals) -> tuple[i
             os.killpg(driver.pid, how)
         else:
             os.kill(driver.pid, how)
-        started = time.monotonic()
         text = driver.stdout.read()
         code = driver.wait()
-        assert time.monotonic() - started < 5
     while members(driver.pid):
         assert time.monotonic() < deadline, f"left behind: {members(driver.pid)}"
         time.sleep(0.02)

@@ -1,11 +1,11 @@
 """Processes that fail, die, hang and are left alone. Tasks are source code for `exec`, which any worker can import."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ def task(key: str, code: str, urgent: bool = False) -> Task:
 
 def run(tasks: list[Task], jobs: int = 2) -> dict[str, Finished]:
     done: dict[str, Finished] = {}
-    with Processes(jobs, preload=PRELOAD) as executor:
+    with closing(Processes(jobs, preload=PRELOAD)) as executor:
         for one in tasks:
             executor.submit(one)
         while len(done) < len(tasks):
@@ -136,7 +136,7 @@ def test_what_the_user_has_to_mend_stops_everything(tmp_path):
 
 def test_closing_is_quick_and_leaves_nobody(tmp_path):
     pid = tmp_path / "pid"
-    with Processes(1, preload=PRELOAD) as executor:
+    with closing(Processes(1, preload=PRELOAD)) as executor:
         executor.submit(task("a", f"import os, time; {log(pid, 'os.getpid()')} time.sleep(600)"))
         executor.submit(task("b", "raise RuntimeError"))
         number = int(wait_for(pid))
@@ -147,7 +147,7 @@ def test_closing_is_quick_and_leaves_nobody(tmp_path):
 
 def test_workers_leave_ctrl_c_to_the_driver(tmp_path):
     pid = tmp_path / "pid"
-    with Processes(1, preload=PRELOAD) as executor:
+    with closing(Processes(1, preload=PRELOAD)) as executor:
         executor.submit(task("a", f"import os, time; {log(pid, 'os.getpid()')} time.sleep(0.3)"))
         os.kill(int(wait_for(pid)), signal.SIGINT)
         assert executor.wait() == [Finished("a")]
@@ -159,14 +159,22 @@ def test_a_worker_knows_that_it_is_one(tmp_path):
     assert run([task("a", code)]) == {"a": Finished("a")}
 
 
+def test_a_worker_works_where_the_driver_does(tmp_path, monkeypatch):
+    """Also when the driver has moved since it started."""
+    monkeypatch.chdir(tmp_path)
+    assert run([task("a", "open('here', 'w').close()")]) == {"a": Finished("a")}
+    assert (tmp_path / "here").exists()
+
+
 def test_usable_cores_obey_the_affinity():
     assert usable_cores() == len(os.sched_getaffinity(0))
 
 
 SCRIPT = """
+import contextlib
 import sys
 from stepscope.experiments.executor import Processes, Task
-with Processes(2, preload=["stepscope.experiments"]) as executor:  # no __main__ guard
+with contextlib.closing(Processes(2, preload=["stepscope.experiments"])) as executor:  # no __main__ guard
     for n in range(2):
         executor.submit(Task(str(n), exec, (sys.argv[1], {})))
     done = []
@@ -205,5 +213,5 @@ def test_a_driver_without_standard_streams_works(tmp_path, script, closed):
 
 
 def test_a_failed_start_is_not_waited_for():
-    with contextlib.closing(Processes(1, preload=PRELOAD)) as executor, pytest.raises(AssertionError, match="nothing"):
+    with closing(Processes(1, preload=PRELOAD)) as executor, pytest.raises(AssertionError, match="nothing"):
         executor.wait()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,10 @@ def finish(folder: Folder, name: str, status: str = "ok") -> Path:
 
 
 def test_settings_are_written_first_and_recognised_again(tmp_path):
-    with Folder(tmp_path / "deep" / "out", SETTINGS) as folder:
+    with closing(Folder(tmp_path / "deep" / "out", SETTINGS)) as folder:
         assert folder.results is None
     assert json.loads((tmp_path / "deep/out/dissect.json").read_text()) == {"schema": "stepscope.dissect/1", **SETTINGS}
-    with Folder(tmp_path / "deep" / "out", SETTINGS):
-        pass
+    Folder(tmp_path / "deep" / "out", SETTINGS).close()
 
 
 def test_other_settings_are_named(tmp_path):
@@ -41,7 +41,7 @@ def test_other_settings_are_named(tmp_path):
 
 
 def test_one_process_at_a_time(tmp_path):
-    with Folder(tmp_path, SETTINGS):
+    with closing(Folder(tmp_path, SETTINGS)):
         with pytest.raises(FolderInUse) as caught:
             Folder(tmp_path, SETTINGS)
         assert str(caught.value) == f"another process is working in {tmp_path}: wait for it, or choose another --out."
@@ -81,7 +81,7 @@ def test_another_version_of_the_format_is_refused(tmp_path):
 
 
 def test_only_finished_trials_survive_an_interruption(tmp_path):
-    with Folder(tmp_path, SETTINGS) as folder:
+    with closing(Folder(tmp_path, SETTINGS)) as folder:
         finish(folder, "a")
         finish(folder, "b", "diverged")
         finish(folder, "c", "failed")  # tried again: memory may have been short
@@ -92,7 +92,7 @@ def test_only_finished_trials_survive_an_interruption(tmp_path):
 
 
 def test_a_failure_is_written_down(tmp_path):
-    with Folder(tmp_path, SETTINGS) as folder:
+    with closing(Folder(tmp_path, SETTINGS)) as folder:
         result = folder.result(TRIAL, "Traceback ...")
         assert result == json.loads((folder.trials / TRIAL.id / "result.json").read_text())
         assert (result["status"], result["error"], result["config"]["lr"]) == ("failed", "Traceback ...", 0.1)
@@ -100,7 +100,7 @@ def test_a_failure_is_written_down(tmp_path):
 
 
 def test_finishing_leaves_no_attempts(tmp_path):
-    with Folder(tmp_path, SETTINGS) as folder:
+    with closing(Folder(tmp_path, SETTINGS)) as folder:
         finish(folder, ".d.123")
         folder.finish({"schema": 1}, {"seconds": 2})
         assert list(folder.trials.iterdir()) == []

@@ -79,7 +79,7 @@ def measured(folder: Path, document: str) -> list[dict[str, Any]]:
         f'<iframe srcdoc="{html.escape(document)}" style="width:{width}px;height:900px;border:0"></iframe>'
         for width in WIDTHS
     )
-    dumped, log = browse(folder, f"<!doctype html><body>{frames}<script>{MEASURE}</script></body>")
+    dumped, log = browse(folder, f"<!doctype html><meta charset=utf-8><body>{frames}<script>{MEASURE}</script></body>")
     assert "CONSOLE" not in log, log
     (found,) = re.findall(r"&lt;&lt;(.*)&gt;&gt;", dumped)
     return list(json.loads(html.unescape(found)))

@@ -8,7 +8,7 @@ import pytest
 from tests.report.sample import make_results
 
 from stepscope.report import context, panel
-from stepscope.report.steps import Detail
+from stepscope.report.panes import Detail
 
 LEAN = Detail(layers=1, dots=10)
 

@@ -12,7 +12,7 @@ from tests.report.sample import make_results
 from stepscope.report import figures, panel, summary
 from stepscope.report.summary import LOSS, Arm, Curve, Effect
 
-ACCURACY = summary.measure({"metric": "accuracy"})
+ACCURACY = summary.measure({"problem": {"metric": "accuracy"}, "arms": []})
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_tuning_where_everything_diverged(arms: list[Arm]):
 
 def test_a_loss_that_was_maximised_negated_is_shown_as_a_loss(arms: list[Arm]):
     trials = [{"lr": 0.1, "status": "ok", "score": -0.5}, {"lr": 1.0, "status": "ok", "score": -0.25}]
-    shown = words(figures.tuning_panel("t", replace(arms[0], tuning=trials), summary.measure({}), (0.2, 0.6)))
+    shown = words(figures.tuning_panel("t", replace(arms[0], tuning=trials), summary.loss("test"), (0.2, 0.6)))
     assert {"0.2", "0.4", "0.6"} <= set(shown)
     assert not any("−" in word for word in shown)
 

@@ -66,11 +66,11 @@ def test_words_are_text_and_nothing_in_them_is_markup():
 
 
 def test_values_are_placed_by_their_scales():
-    """400 x 270 px with margins of 46, 14, 30 and 44."""
+    """400 x 270 px with margins of 50, 14, 30 and 44."""
     picture = Panel()
     picture.scale_x((0.01, 100.0), log=True)
     picture.scale_y((-1.0, 1.0))
-    np.testing.assert_allclose(picture.x([0.01, 1.0, 100.0]), [46, 216, 386])
+    np.testing.assert_allclose(picture.x([0.01, 1.0, 100.0]), [50, 218, 386])
     np.testing.assert_allclose(picture.y([-1.0, 0.0, 1.0]), [44, 142, 240])
     assert np.isnan(picture.x([0.0, -1.0, np.nan])).all()
 

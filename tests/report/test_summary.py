@@ -9,7 +9,7 @@ from tests.report.sample import make_results
 from stepscope.report import summary
 from stepscope.report.summary import Summary
 
-ACCURACY = summary.measure({"metric": "accuracy"})
+ACCURACY = summary.measure({"problem": {"metric": "accuracy"}, "arms": []})
 
 
 def arm(results, method):
@@ -96,9 +96,22 @@ def test_one_seed_has_no_deviation():
     ],
 )
 def test_an_outcome_is_shown_in_its_unit(problem, expected):
-    assert summary.measure(problem).show(Summary(0.973, 0.002, 3, 3)) == expected
+    assert summary.measure({"problem": problem, "arms": []}).show(Summary(0.973, 0.002, 3, 3)) == expected
 
 
 def test_without_a_metric_the_test_loss_is_the_quality():
-    measure = summary.measure({"metric": None})
+    measure = summary.measure({"problem": {"metric": None}, "arms": []})
     assert (measure.column, measure.name, measure.higher_is_better) == ("test_loss", "test loss", False)
+
+
+@pytest.mark.parametrize(("offset", "expected"), [(0.0, "+1.00\N{NO-BREAK SPACE}points"), (3.0, "+0.0100")])
+def test_a_metric_between_0_and_1_is_spoken_of_in_points(offset, expected):
+    """As the sentences of the verdict do: it is the values that decide, not the name."""
+    results = make_results(steps=40, seeds=2)
+    results["problem"]["metric"] = "F1"
+    for found in results["arms"]:
+        for run in found["runs"]:
+            run["evaluations"][-1]["test_metric"] += offset
+    measure = summary.measure(results)
+    assert measure.value(0.5) == "0.500"
+    assert measure.difference(0.01) == expected

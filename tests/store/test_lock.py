@@ -18,7 +18,7 @@ time.sleep(60)
 def test_one_holder_within_a_process(tmp_path):
     path = tmp_path / "lock"
     first = FolderLock(path)
-    with pytest.raises(FolderInUse, match=r"is already being recorded by this process\. Close the first writer"):
+    with pytest.raises(FolderInUse, match=r"is already being recorded by this process\. Close that writer first"):
         FolderLock(path)
     first.release()
     FolderLock(path).release()

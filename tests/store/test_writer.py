@@ -32,7 +32,7 @@ WRITE = st.tuples(st.integers(-(2**63), 2**63 - 1), LAYER, st.dictionaries(NAME,
 FEW = st.tuples(st.integers(0, 3), st.sampled_from(["", "a"]), st.dictionaries(NAME, st.floats(), min_size=1))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.lists(WRITE | FEW | st.sampled_from(["flush", "reopen"]), max_size=25), st.integers(1, 5))
 def test_what_is_written_is_what_is_read(tmp_path_factory, actions, rows_per_segment):
     """Against a dictionary: bit for bit, whatever was flushed, sealed or reopened in between, and overwritten later."""

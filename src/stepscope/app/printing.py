@@ -76,8 +76,8 @@ def _console() -> Console:
 
 def _title(outcome: str, results: Mapping[str, Any]) -> str:
     problem = results["problem"]
-    what = f"test {problem['metric']}" if outcome == "test_metric" else outcome.replace("_", " ")
-    return f"{problem['name']}: final {what}"
+    names = {"train_loss": "training loss", "test_loss": "test loss", "test_metric": f"test {problem['metric']}"}
+    return f"{problem['name']}: final {names[outcome]}"
 
 
 def _estimate(effect: Mapping[str, Any]) -> str:

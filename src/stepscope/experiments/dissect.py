@@ -12,10 +12,10 @@ from stepscope import problems
 from stepscope.errors import UserError
 from stepscope.experiments.executor import Executor, Processes
 from stepscope.experiments.folder import Folder
-from stepscope.experiments.plan import Arm, Plan, Profile, make_plan
+from stepscope.experiments.plan import Arm, Plan, Profile, Results, make_plan
 from stepscope.experiments.progress import Progress, Silent
-from stepscope.experiments.results import Results, assemble
-from stepscope.experiments.shipping import Parcel, fingerprint, pack, refuse_inside_worker
+from stepscope.experiments.results import assemble
+from stepscope.experiments.shipping import Parcel, fingerprint, load, pack, refuse_nested_call
 from stepscope.experiments.sweep import sweep
 from stepscope.experiments.tuning import Select
 from stepscope.problems import Problem
@@ -59,7 +59,8 @@ def dissect(
     beta in [0, 1): of every method but Adam, which keeps 0.9 and 0.999.  grid: step sizes for a method instead of the
     search, such as {"msgd": [0.1, 0.3]}; a single one is used untuned.  out: a folder of its own, runs/dissect-...
     unless given.  jobs: processes at once, one for each core unless given.  record_every: steps between records of the
-    first seed's run, so that there are about 200 unless given.  executor: where trials run, instead of this machine.
+    first seed's run, so that there are about 200 unless given.  executor: where trials run, instead of this machine;
+    it is closed at the end.
 
     Call it again after an interruption, with the same arguments: finished trials are kept, and the results are the same
     to the byte. With a Problem made in the calling script, that script runs again in each process up to this call; a
@@ -67,12 +68,14 @@ def dissect(
     Raises: UserError for a wrong argument, a problem that does not run, a folder that cannot be written or belongs to
     other settings, and if no method has a stable step size; FolderInUse if another process works in the folder.
     """
-    refuse_inside_worker()
+    refuse_nested_call()
     started = time.perf_counter()
     progress = progress or Silent()
     if jobs is not None and not (isinstance(jobs, int) and jobs >= 1):
         raise UserError(f"jobs must be a whole number of at least 1, got {jobs!r}.")
-    found = problems.load(problem) if isinstance(problem, str) else problem
+    found = load(problem) if isinstance(problem, str) else problem
+    if not isinstance(found, Problem):
+        raise UserError(f"dissect takes a Problem, a name or 'FILE.py:NAME', got {type(problem).__name__}.")
     problems.check(found)
     data = found.data()
     mark = fingerprint(found, data)
@@ -90,19 +93,17 @@ def dissect(
         record_every=record_every,
     )
     parcel = Parcel(spec=found.spec) if isinstance(problem, str) else pack(found, mark)
-    with contextlib.ExitStack() as stack:
-        if executor is None:
-            executor = stack.enter_context(Processes(jobs, PRELOAD))
-        folder = stack.enter_context(Folder(Path(out) if out is not None else default_folder(plan), plan.settings()))
+    engine = executor or Processes(jobs, PRELOAD)
+    folder = Folder(default_folder(plan) if out is None else Path(out), plan.settings())
+    with contextlib.closing(folder), contextlib.closing(engine):
         if (results := folder.results) is None:
             try:
-                arms, trials = sweep(plan, parcel, folder, executor, progress)
-                _require_a_stable_method(plan, arms, trials)
-                results = assemble(plan, arms, trials, folder)
+                arms, trials = sweep(plan, parcel, folder, engine, progress)
             except KeyboardInterrupt:
-                executor.close()
                 progress.note(f"Stopped. {folder.path} keeps the finished trials: the same command goes on from there.")
                 raise
+            _require_a_stable_method(plan, arms, trials)
+            results = assemble(plan, arms, trials, folder)
             folder.finish(results, _timings(arms, folder, time.perf_counter() - started))
     return Dissection(folder.path, results)
 

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import ModuleType, TracebackType
-from typing import Any, Final, Protocol, Self
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, Protocol
 
 from stepscope.errors import UserError
 
@@ -85,14 +86,6 @@ class Processes:
         self._submitted = 0
         self._running: dict[Connection, _Attempt] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def submit(self, task: Task) -> None:
         """Queue a task; it starts when a place is free, urgent ones first, then in order of submission."""
         self._enqueue(task, errors=0, deaths=0)
@@ -126,7 +119,8 @@ class Processes:
         while self._queue and len(self._running) < self.jobs:
             _, _, task, errors, deaths = heapq.heappop(self._queue)
             ours, theirs = self._context.Pipe(duplex=False)
-            process = self._context.Process(target=_work, args=(theirs, task.function, task.args), daemon=True)
+            work = (theirs, Path.cwd(), task.function, task.args)
+            process = self._context.Process(target=_work, args=work, daemon=True)
             with theirs, _main_module_hidden():
                 process.start()
             self._running[ours] = _Attempt(task, process, errors, deaths)
@@ -165,12 +159,13 @@ def inside_worker() -> bool:
     return _inside_worker
 
 
-def _work(report: Connection, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _work(report: Connection, cwd: Path, function: Callable[..., None], args: tuple[Any, ...]) -> None:
     """What a worker runs: one task, reported as done, raised (with the traceback) or stop (the user has to act)."""
     global _inside_worker  # noqa: PLW0603 - a fact about the process
     _inside_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     threading.Thread(target=_die_with_driver, daemon=True).start()
+    os.chdir(cwd)  # multiprocessing goes back to where the driver was when it was imported
     try:
         function(*args)
     except UserError as error:

@@ -8,8 +8,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from stepscope.errors import DamagedData, FolderInUse, UserError
 from stepscope.experiments.trial import Trial
@@ -23,7 +22,7 @@ SCHEMA = "stepscope.dissect/1"
 
 
 class Folder:
-    """The folder of one dissection, locked while open.
+    """The folder of one dissection, locked until it is closed.
 
     Raises: UserError if it cannot be written, holds something else, or belongs to other settings; FolderInUse if
     another process works in it.
@@ -44,14 +43,6 @@ class Folder:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let another process in."""

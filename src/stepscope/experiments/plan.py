@@ -15,7 +15,7 @@ from stepscope.experiments.trial import Trial
 from stepscope.experiments.tuning import ANCHORS, MAX_BUDGET, Select, Tried, best, check_grid, judge, propose
 from stepscope.problems import Data, Problem
 
-__all__ = ["METHODS", "Arm", "Plan", "Profile", "is_tuning", "make_plan"]
+__all__ = ["METHODS", "Arm", "Plan", "Profile", "Results", "is_tuning", "make_plan"]
 
 Profile = Literal["demo", "paper"]
 

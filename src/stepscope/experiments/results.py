@@ -1,7 +1,7 @@
 """From finished trials to results.json, schema "stepscope.dissection/1". Equal trials give equal bytes."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +10,7 @@ from stepscope import store
 from stepscope.experiments import wording
 from stepscope.experiments.effects import Effect, Outcome, effects
 from stepscope.experiments.folder import Folder
-from stepscope.experiments.plan import Arm, Plan
+from stepscope.experiments.plan import Arm, Plan, Results
 from stepscope.experiments.tuning import edge
 from stepscope.optim import LABELS
 
@@ -28,8 +28,6 @@ REASONS: Final = {
     "paper": "Step sizes were chosen by their best test result, as in Balles and Hennig (2018), so the test results "
     "are a little too good for all methods.",
 }
-
-Results = Mapping[str, Mapping[str, Any]]
 
 
 def assemble(plan: Plan, arms: Sequence[Arm], results: Results, folder: Folder) -> dict[str, Any]:
@@ -89,7 +87,7 @@ def recording(run: store.Run) -> dict[str, Any]:
     names = sorted(run.names)  # their own order depends on when rows were flushed
     table = run.table(*names)
     columns = {name: table[name].to_numpy() for name in names}
-    layers = np.asarray(table["layer"].to_pylist())
+    layers = np.asarray(table["layer"].to_pylist(), dtype=str)
     steps = table["step"].to_numpy()
     recorded = np.unique(steps[layers != ""])
     if len(recorded) > MOST_STEPS:

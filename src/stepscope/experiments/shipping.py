@@ -17,9 +17,11 @@ from stepscope.errors import UserError
 from stepscope.experiments.executor import inside_worker
 from stepscope.problems import Data, Problem
 
-__all__ = ["Parcel", "fingerprint", "pack", "refuse_inside_worker", "unpack"]
+__all__ = ["Parcel", "fingerprint", "load", "pack", "refuse_nested_call", "unpack"]
 
 IN_A_FILE = "put it in a file of its own and pass 'FILE.py:NAME'"
+
+_loading = False
 
 
 class _StopMain(BaseException):
@@ -71,10 +73,25 @@ def unpack(parcel: Parcel) -> Problem:
         raise UserError(f"the problem cannot be made again in another process ({error!r}): {IN_A_FILE}.") from error
 
 
-def refuse_inside_worker() -> None:
-    """Called first by whoever starts processes, so that a script without ``if __name__ == "__main__"`` does no harm."""
+def load(spec: str) -> Problem:
+    """As `problems.load`, but a problem's file that dissects itself is refused instead of loaded for ever."""
+    global _loading  # noqa: PLW0603 - the call to refuse comes through the user's file
+    _loading = True
+    try:
+        return problems.load(spec)
+    finally:
+        _loading = False
+
+
+def refuse_nested_call() -> None:
+    """For whoever starts processes to call first: a script without ``if __name__ == "__main__"`` comes by again.
+
+    In a worker it ends the re-run of the script there.  Raises: UserError while a problem's file is being loaded.
+    """
     if inside_worker():
         raise _StopMain
+    if _loading:
+        raise UserError("it calls dissect() while it is loaded; put that under: if __name__ == '__main__'")
 
 
 def fingerprint(problem: Problem, data: Data) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from stepscope.experiments.executor import Executor, Task
 from stepscope.experiments.folder import Folder
-from stepscope.experiments.plan import METHODS, Arm, Plan, is_tuning
+from stepscope.experiments.plan import METHODS, Arm, Plan, Results, is_tuning
 from stepscope.experiments.progress import Kind, Progress, TrialEvent
 from stepscope.experiments.shipping import Parcel
 from stepscope.experiments.trial import Trial, run_trial
@@ -16,7 +16,7 @@ __all__ = ["sweep"]
 
 def sweep(
     plan: Plan, parcel: Parcel, folder: Folder, executor: Executor, progress: Progress
-) -> tuple[list[Arm], dict[str, dict[str, Any]]]:
+) -> tuple[list[Arm], Results]:
     """All arms with their trials done, and trial id -> result.
 
     Searches of all methods advance side by side, and a method's replications start when its own search is over; a
@@ -49,7 +49,7 @@ class _Watch:
         self.done = 0
         progress.start(plan.total)
 
-    def report(self, arms: list[Arm], results: Mapping[str, Mapping[str, Any]], submitted: Mapping[str, Trial]) -> None:
+    def report(self, arms: list[Arm], results: Results, submitted: Mapping[str, Trial]) -> None:
         for arm in arms:
             for trial in arm.done:
                 if trial.id not in self.told:

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from stepscope.report import figures, layers, summary, text
-from stepscope.report import steps as step_panes
+from stepscope.report import figures, layers, panes, summary, text
 from stepscope.report.panel import limits
+from stepscope.report.panes import Detail, Figure
 from stepscope.report.source import COLUMNS, Recorded
-from stepscope.report.steps import Detail, Figure
 from stepscope.report.summary import Arm, Effect, Measure
 
 __all__ = ["of_dissection", "of_run"]
@@ -31,9 +30,9 @@ VERDICT_MARKS = {"helps": "▲", "hurts": "▼", "no difference": "=", "cannot t
 # What the template asks for; None where the results lack it.
 PROBLEM = (
     *("name", "description", "parameters", "train_examples", "validation_examples", "test_examples"),
-    *("steps", "batch_size", "evaluate_every", "metric", "higher_is_better"),
+    *("steps", "batch_size", "metric"),
 )
-SETTINGS = ("select", "select_reason", "seeds", "tuning_seeds", "budget", "beta", "profile", "loss_evaluation_examples")
+SETTINGS = ("select", "select_reason", "seeds", "budget", "beta", "loss_evaluation_examples")
 VERDICT = ("headline", "sentences", "adam_cells")
 
 
@@ -42,8 +41,7 @@ def of_dissection(results: Mapping[str, Any], detail: Detail) -> dict[str, Any]:
     problem = dict.fromkeys(PROBLEM) | results["problem"]
     settings = dict.fromkeys(SETTINGS) | results["settings"]
     arms = summary.arms(results)
-    quality = summary.measure(problem)
-    panes = [*_panes(results, arms, detail)]
+    quality = summary.measure(results)
     return {
         "kind": "dissection",
         "title": f"Dissecting Adam on {problem['name']}",
@@ -60,10 +58,10 @@ def of_dissection(results: Mapping[str, Any], detail: Detail) -> dict[str, Any]:
         "formulas": FORMULAS,
         "effects": [*_effect_groups(results, arms)],
         "curves": [*_curves(arms, quality)],
-        "more_curves": [*_more_curves(arms, problem)],
+        "more_curves": [*_more_curves(arms, results)],
         "tuning": [*_tuning(arms, results)],
-        "score": tuning_score(results),
-        "panes": panes,
+        "score": _tuning_score(results),
+        "panes": [*_panes(results, arms, detail)],
         "diverged": [arm for arm in arms if len(arm.finished) < len(arm.runs) or not arm.runs],
         "limits": [*_limits(results, arms)],
         "environment": [*flat(results.get("environment") or {})],
@@ -86,11 +84,10 @@ def _best(arms: Sequence[Arm], quality: Measure) -> dict[str, Arm]:
     return found
 
 
-def outcome_measure(problem: Mapping[str, Any], outcome: str) -> Measure:
+def _outcome_measure(results: Mapping[str, Any], outcome: str) -> Measure:
     """How an effect's outcome is shown: "train_loss", "test_loss" or "test_metric"."""
-    if outcome == "train_loss":
-        return summary.LOSS
-    return summary.measure(problem if outcome.endswith("metric") else {}, outcome.partition("_")[0])
+    split, _, kind = outcome.partition("_")
+    return summary.measure(results, split) if kind == "metric" else summary.loss(split)
 
 
 def _effect_groups(results: Mapping[str, Any], arms: Sequence[Arm]) -> Iterator[dict[str, Any]]:
@@ -99,7 +96,7 @@ def _effect_groups(results: Mapping[str, Any], arms: Sequence[Arm]) -> Iterator[
     for outcome in dict.fromkeys(row.outcome for row in rows):
         group = [row for row in rows if row.outcome == outcome]
         cells = {row.adam_cell: labels.get(row.adam_cell, row.adam_cell) for row in group}
-        measure = outcome_measure(results["problem"], outcome)
+        measure = _outcome_measure(results, outcome)
         yield {
             "measure": measure,
             "forest": figures.forest_panel(f"forest-{outcome}", group, measure, cells),
@@ -140,10 +137,10 @@ def _curves(arms: Sequence[Arm], quality: Measure) -> Iterator[Figure]:
     yield from _curve("curve-quality", arms, quality, log=quality.column.endswith("loss"))
 
 
-def _more_curves(arms: Sequence[Arm], problem: Mapping[str, Any]) -> Iterator[Figure]:
-    if problem.get("metric"):
-        yield from _curve("curve-test-loss", arms, summary.measure({}), log=True)
-        yield from _curve("curve-train-metric", arms, summary.measure(problem, "train"), log=False)
+def _more_curves(arms: Sequence[Arm], results: Mapping[str, Any]) -> Iterator[Figure]:
+    if results["problem"].get("metric"):
+        yield from _curve("curve-test-loss", arms, summary.loss("test"), log=True)
+        yield from _curve("curve-train-metric", arms, summary.measure(results, "train"), log=False)
 
 
 def _curve(name: str, arms: Sequence[Arm], measure: Measure, *, log: bool) -> Iterator[Figure]:
@@ -152,14 +149,14 @@ def _curve(name: str, arms: Sequence[Arm], measure: Measure, *, log: bool) -> It
         yield Figure(figures.curve_panel(name, curves, measure, log=log), measure.name)
 
 
-def tuning_score(results: Mapping[str, Any]) -> Measure:
+def _tuning_score(results: Mapping[str, Any]) -> Measure:
     """What the search maximised: the validation (or, as in the paper, test) metric, or minus the loss."""
     split = "test" if results["settings"].get("select") == "paper" else "validation"
-    return summary.measure(results["problem"], split)
+    return summary.measure(results, split)
 
 
 def _tuning(arms: Sequence[Arm], results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    score = tuning_score(results)
+    score = _tuning_score(results)
     turn = score.scale if score.higher_is_better else -score.scale
     values = sorted(
         trial["score"]
@@ -183,7 +180,7 @@ def _tuning(arms: Sequence[Arm], results: Mapping[str, Any]) -> Iterator[dict[st
         }
 
 
-def _panes(results: Mapping[str, Any], arms: Sequence[Arm], detail: Detail) -> Iterator[step_panes.Pane]:
+def _panes(results: Mapping[str, Any], arms: Sequence[Arm], detail: Detail) -> Iterator[panes.Pane]:
     dissections = results.get("dissection") or {}
     if not dissections:
         return
@@ -191,7 +188,7 @@ def _panes(results: Mapping[str, Any], arms: Sequence[Arm], detail: Detail) -> I
     for number, arm in enumerate(sorted(arms, key=lambda arm: -(2 * arm.sign * arm.adapted - arm.matched))):
         steps = layers.read(dissections.get(arm.method) or {})
         sign = {"unit_steps": arm.sign, "adam": arm.sign and arm.adapted}
-        yield step_panes.pane(f"s{number}", arm.label, steps, detail, **sign)
+        yield panes.pane(f"s{number}", arm.label, steps, detail, **sign)
 
 
 def _limits(results: Mapping[str, Any], arms: Sequence[Arm]) -> Iterator[str]:
@@ -253,6 +250,7 @@ def _data_link(results: Mapping[str, Any]) -> str:
 
 # Optimizers whose steps have the length lr times a factor, by class name; the first ones' factor is 1/sqrt(1 + eta^2).
 ADAMS = {"adam", "adamw", "adamonebeta"}
+MOST_CURVES = 12  # of a run's own values
 UNIT_STEPS = ADAMS | {"adamerf", "mssd", "ssd"}
 
 
@@ -267,9 +265,9 @@ def of_run(run: Recorded, detail: Detail) -> dict[str, Any]:
     }
     curves = [
         Figure(figures.run_panel(f"run-{number}", name, np.array(at), np.array(values, dtype=float)), name)
-        for number, (name, (at, values)) in enumerate(run.curves.items())
+        for number, (name, (at, values)) in enumerate([*run.curves.items()][:MOST_CURVES])
     ]
-    pane = step_panes.pane(
+    pane = panes.pane(
         "s0",
         optimizer or "This run",
         layers.read(run.layers, shapes),
@@ -283,6 +281,7 @@ def of_run(run: Recorded, detail: Detail) -> dict[str, Any]:
         "run": run,
         "optimizer": optimizer,
         "curves": curves,
+        "left_out": [*run.curves][MOST_CURVES:],
         "panes": [pane],
         "config": [*flat(config), *flat(scope, "scope.")],
         "columns": [

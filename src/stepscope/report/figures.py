@@ -10,7 +10,7 @@ from stepscope.report.panel import Panel, Range, limits
 from stepscope.report.style import Look
 from stepscope.report.summary import Arm, Curve, Effect, Measure
 
-__all__ = ["EFFECT_NAMES", "curve_panel", "forest_panel", "run_panel", "tuning_panel"]
+__all__ = ["CELL_LOOKS", "EFFECT_NAMES", "curve_panel", "forest_panel", "run_panel", "tuning_panel"]
 
 EFFECT_NAMES = {
     "sign": "taking the sign",
@@ -63,13 +63,14 @@ def _curve_bounds(curves: Sequence[Curve], scale: float, *, log: bool, zoom: boo
 
 
 _LINE, _GAP = 24.0, 30.0  # px a line of the forest plot, and above each of its groups
-_CELL_MARKS = (Look(style.INK, (), "o", True), Look(style.INK, (), "D", False))
+CELL_LOOKS = (Look(style.INK, (), "o"), Look(style.INK, (), "D", filled=False))
+"""Of the effects: with the first Adam cell, and with the other one."""
 
 
 def forest_panel(name: str, rows: Sequence[Effect], outcome: Measure, labels: Mapping[str, str]) -> Markup:
     """Estimates with their 95 % intervals: one group per effect, one line per Adam cell (``labels``: cell -> label)."""
     ratio = rows[0].ratio
-    scale, neutral = (1.0, 1.0) if ratio else (outcome.scale, 0.0)
+    scale, neutral = (1.0, 1.0) if ratio else (outcome.difference_scale, 0.0)
     cells = [cell for cell in labels if any(row.adam_cell == cell for row in rows)]
     groups = [effect for effect in EFFECT_NAMES if any(row.effect == effect for row in rows)]
     panel = Panel(height=66 + len(groups) * (_GAP + _LINE * len(cells)), left=108, right=144)
@@ -95,7 +96,7 @@ def forest_panel(name: str, rows: Sequence[Effect], outcome: Measure, labels: Ma
             panel.text(2, y + 8, labels[cell], colour=style.SOFT)
             for row in rows:
                 if (row.effect, row.adam_cell) == (effect, cell):
-                    _interval(panel, row, outcome, y + 12, _CELL_MARKS[min(number, 1)], bounds)
+                    _interval(panel, row, outcome, y + 12, CELL_LOOKS[min(number, 1)], bounds)
     return panel.render(name, f"Effects on the {title}, with 95 % intervals; the numbers are in the table.")
 
 
@@ -103,7 +104,7 @@ def _interval(panel: Panel, row: Effect, outcome: Measure, y: float, look: Look,
     def form(value: float) -> str:
         return text.factor(value) if row.ratio else outcome.difference(value, unit=False)
 
-    scale = 1.0 if row.ratio else outcome.scale
+    scale = 1.0 if row.ratio else outcome.difference_scale
     end = panel.width - 2
     if row.estimate is None:
         panel.text(end, y - 4, "not known", anchor="end", colour=style.SOFT)
@@ -115,7 +116,7 @@ def _interval(panel: Panel, row: Effect, outcome: Measure, y: float, look: Look,
         panel.line([max(low, bounds[0]), min(high, bounds[1])], [y, y], style.INK, width=_WIDE)
         for edge, marker, beyond in ((bounds[0], "<", low < bounds[0]), (bounds[1], ">", high > bounds[1])):
             if beyond:
-                panel.marks([edge], [y], Look(style.INK, (), marker, True))
+                panel.marks([edge], [y], Look(style.INK, (), marker))
     panel.marks([row.estimate * scale], [y], look, size=7.5)
     panel.text(end, y - 4, words, anchor="end")
 
@@ -132,9 +133,9 @@ def _forest_bounds(rows: Sequence[Effect], scale: float, neutral: float) -> Rang
     return limits([*estimates, *cut], log=ratio, pad=0.08) or (0.5, 2.0)
 
 
-_RING = Look(style.INK, (), "o", False, ground="none")
-_NOT_FINE = {"unstable": Look(style.INK, (), "^", True)}
-_FAILED = Look(style.INK, (), "x", True)
+_RING = Look(style.INK, (), "o", filled=False, ground="none")
+_NOT_FINE = {"unstable": Look(style.INK, (), "^")}
+_FAILED = Look(style.INK, (), "x")
 
 
 def tuning_panel(name: str, arm: Arm, score: Measure, bounds: Range | None) -> Markup:
@@ -163,9 +164,10 @@ def tuning_panel(name: str, arm: Arm, score: Measure, bounds: Range | None) -> M
 
 def run_panel(name: str, title: str, steps: np.ndarray, values: np.ndarray) -> Markup:
     """One value of a run against the step; a positive value that spans more than a decade gets a log axis."""
-    panel = Panel()
-    finite = values[np.isfinite(values)]
-    log = bool(finite.size and finite.min() > 0 and finite.max() > 10 * finite.min())
+    panel = Panel(left=60)  # room for the numbers of any value there is
+    known = np.isfinite(values)  # values may be noted at some steps only: the line goes on between them
+    steps, values = steps[known], values[known]
+    log = bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
     if bounds := limits(values, log=log):
         panel.scale_y(bounds, title + (", log scale" if log else ""), log=log)
         panel.scale_x((min(float(steps[0]), 0.0), 1.02 * max(float(steps[-1]), 1)), "step")

@@ -12,10 +12,10 @@ import jinja2
 from markupsafe import Markup
 
 from stepscope.errors import UserError
-from stepscope.report import context, stepfigures, style, text
+from stepscope.report import context, figures, stepfigures, style, text
 from stepscope.report.panel import drawing
+from stepscope.report.panes import Detail
 from stepscope.report.source import Recorded, Source, load
-from stepscope.report.steps import Detail
 
 if TYPE_CHECKING:
     from stepscope.store import Run
@@ -77,11 +77,16 @@ def _template() -> jinja2.Template:
         "compact": text.compact,
         "count": text.count,
         "factor": text.factor,
-        "number": text.number,
         "pieces": pieces,
         "p_value": text.p_value,
     }
-    environment.globals |= {"key": key, "css_values": style.CSS_VALUES, "factor_looks": stepfigures.FACTORS}
+    environment.globals |= {
+        "css": style.css,
+        "css_values": style.CSS_VALUES,
+        "cell_looks": figures.CELL_LOOKS,
+        "factors": stepfigures.FACTORS,
+        "key": key,
+    }
     return environment.get_template("report.html.j2")
 
 
@@ -101,12 +106,13 @@ _MARKERS = {
 }
 
 
-def key(look: "style.Look | stepfigures.Factor", marker: bool = True) -> Markup:
+def key(look: style.Look) -> Markup:
     """A short sample of a line, as in the pictures, for keys and tables."""
-    dashes = f";stroke-dasharray:{look.dash_array}" if look.dash_array else ""
-    line = f'<path d="M1 7h34" style="fill:none;stroke:{look.css};stroke-width:2.4{dashes}"/>'
+    hue = style.css(look.colour)
+    dashes = f";stroke-dasharray:{' '.join(map(str, look.dashes))}" if look.dashes else ""
+    line = f'<path d="M1 7h34" style="fill:none;stroke:{hue};stroke-width:2.4{dashes}"/>'
     mark = ""
-    if marker and isinstance(look, style.Look):
-        fill = look.css if look.filled else "var(--surface)"
-        mark = f'<g style="fill:{fill};stroke:{look.css};stroke-width:1.8">{_MARKERS[look.marker]}</g>'
+    if look.marker:
+        fill = hue if look.filled else style.css(look.ground)
+        mark = f'<g style="fill:{fill};stroke:{hue};stroke-width:1.8">{_MARKERS[look.marker]}</g>'
     return Markup(f'<svg class="key" viewBox="0 0 36 14" aria-hidden="true">{line}{mark}</svg>')

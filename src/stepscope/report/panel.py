@@ -57,7 +57,7 @@ class Panel:
         width: float = 400,
         height: float = 270,
         *,
-        left: float = 46,
+        left: float = 50,
         right: float = 14,
         top: float = 30,
         bottom: float = 44,
@@ -76,7 +76,7 @@ class Panel:
         places = self.x(ticks)
         self._grid([((place, self.bottom), (place, self.top)) for place in places])
         for tick, place in zip(ticks, places, strict=True):
-            self.text(place, self.bottom - 15, text.tick(tick), anchor="middle", colour=style.SOFT)
+            self.text(place, self.bottom - 15, _label(tick, log), anchor="middle", colour=style.SOFT)
         if label:
             self.text(self.right, 5, label, anchor="end")
 
@@ -87,7 +87,7 @@ class Panel:
         places = self.y(ticks)
         self._grid([((self.left, place), (self.right, place)) for place in places])
         for tick, place in zip(ticks, places, strict=True):
-            self.text(self.left - 6, place - 4, text.tick(tick), anchor="end", colour=style.SOFT)
+            self.text(self.left - 6, place - 4, _label(tick, log), anchor="end", colour=style.SOFT)
         self.title(label)
 
     def count_y_in_px(self) -> None:
@@ -167,6 +167,10 @@ class Panel:
         self._figure.add_artist(artist, clip=False)
         if clip:
             artist.set_clip_box(self._clip)
+
+
+def _label(tick: float, log: bool) -> str:
+    return text.tick(tick, powers_from=1e4 if log else 1e6)
 
 
 def _place(values: ArrayLike, bounds: Range, log: bool, start: float, end: float) -> Array:

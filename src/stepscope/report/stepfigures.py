@@ -8,9 +8,10 @@ from markupsafe import Markup
 
 from stepscope.report import style
 from stepscope.report.panel import Panel, Range, limits
+from stepscope.report.style import Look
 from stepscope.theory import factors
 
-__all__ = ["FACTORS", "Factor", "factor_panel", "layer_panel", "scatter_panel"]
+__all__ = ["FACTORS", "Factor", "factor_panel", "layer_look", "layer_panel", "scatter_panel"]
 
 _SMALL = (240.0, 185.0)
 
@@ -21,26 +22,15 @@ class Factor:
 
     column: str
     label: str
-    colour: str
-    dashes: tuple[float, ...]
-
-    @property
-    def css(self) -> str:
-        """The hue as a CSS value."""
-        return style.css(self.colour)
-
-    @property
-    def dash_array(self) -> str:
-        """The dashes as SVG wants them."""
-        return " ".join(f"{length:g}" for length in self.dashes)
+    look: Look
 
 
 # The hue says what the factor is for, the sign or the gradient itself: the same code as for the methods.
 FACTORS = (
-    Factor("factor_adam", "Adam: 1/√(1+η²), for sign m", style.SIGN, ()),
-    Factor("factor_exact", "optimal for the sign: erf(1/(√2 η))", style.SIGN, (1.5, 2.5)),
-    Factor("factor_svag", "SVAG: 1/(1+η²), for g", style.PLAIN, (6, 3)),
-    Factor("factor_msvag", "M-SVAG: 1/(1+ρη²), for m", style.PLAIN, ()),
+    Factor("factor_adam", "Adam: 1/√(1+η²), for sign m", Look(style.SIGN)),
+    Factor("factor_exact", "optimal for the sign: erf(1/(√2 η))", Look(style.SIGN, (1.5, 2.5))),
+    Factor("factor_svag", "SVAG: 1/(1+η²), for g", Look(style.PLAIN, (6, 3))),
+    Factor("factor_msvag", "M-SVAG: 1/(1+ρη²), for m", Look(style.PLAIN)),
 )
 
 
@@ -57,14 +47,14 @@ def scatter_panel(
     order = np.arange(len(x))[known]
     level = order * len(style.LEVELS) // len(x)
     panel = Panel(*_SMALL) if small else Panel()
-    most = 4 if small else 5
+    most, most_x = (4, 3) if small else (5, 5)
     range_x = limits(x[known], log=True) or (0.1, 10.0)
     curve_x = np.geomspace(*range_x, 60)
     curve_y = factors.adam_factor(curve_x)
     # The curve is shown as far as it stays near the dots: a mean spread of 10**6 would press them flat.
     near = curve_y[curve_y > y[known].min() / 3] if theory else ()
     panel.scale_y(limits([*y[known], *near], log=True, pad=0.08) or (0.1, 10.0), y_label, log=True, most=most)
-    panel.scale_x(range_x, x_label, log=True, most=most)
+    panel.scale_x(range_x, x_label, log=True, most=most_x)
     for number, colour in enumerate(style.LEVELS):
         chosen = order[level == number]
         if chosen.size:
@@ -84,7 +74,7 @@ def factor_panel(name: str, steps: np.ndarray, columns: Mapping[str, np.ndarray]
     panel.scale_y((0, 1.03), title, most=4)
     panel.scale_x(_time(steps), "step", most=4)
     for factor in shown:
-        panel.line(steps, columns[factor.column], factor.colour, dashes=factor.dashes)
+        panel.line(steps, columns[factor.column], factor.look.colour, dashes=factor.look.dashes)
     return panel.render(name, f"Variance adaptation factors over the steps: {title}.")
 
 
@@ -102,21 +92,15 @@ def layer_panel(
     panel.scale_y(limits(values, log=log) or (0.0, 1.0), title, log=log)
     panel.scale_x(_time(steps), "step")
     for number, (_, series) in enumerate(layers):
-        panel.line(steps, series * unit, depth(number, len(layers)), dashes=DASHES if number % 2 else ())
+        look = layer_look(number, len(layers))
+        panel.line(steps, series * unit, look.colour, dashes=look.dashes)
     return panel.render(name, f"{title} over the steps, one line per layer.")
 
 
-DASHES = (5, 2)
-
-
-def dash_array(number: int) -> str:
-    """Every other layer is dashed, so that neighbours differ in more than their colour."""
-    return " ".join(str(length) for length in DASHES) if number % 2 else ""
-
-
-def depth(number: int, count: int) -> str:
-    """The sentinel colour of layer ``number`` of ``count``."""
-    return style.DEPTHS[round(number * (len(style.DEPTHS) - 1) / max(count - 1, 1))]
+def layer_look(number: int, count: int) -> Look:
+    """The look of layer ``number`` of ``count``: neighbours differ in their dashes, too, and not in colour alone."""
+    colour = style.DEPTHS[round(number * (len(style.DEPTHS) - 1) / max(count - 1, 1))]
+    return Look(colour, (5, 2) if number % 2 else ())
 
 
 def _time(steps: np.ndarray) -> Range:

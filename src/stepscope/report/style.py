@@ -57,26 +57,16 @@ CSS_VALUES = {"light": _scales(bright=True), "dark": _scales(bright=False)}
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn: hue (a sentinel), dashes in px (empty: solid), marker as matplotlib names it.
+    """How a line is drawn: hue (a sentinel), dashes in px (empty: solid), marker as matplotlib names it (empty: none).
 
-    ground: what an open marker is filled with.
+    ground: what a marker is filled with if it is not filled with the hue.
     """
 
     colour: str
-    dashes: tuple[float, ...]
-    marker: str
-    filled: bool
+    dashes: tuple[float, ...] = ()
+    marker: str = ""
+    filled: bool = True
     ground: str = SURFACE
-
-    @property
-    def css(self) -> str:
-        """The hue as a CSS value."""
-        return css(self.colour)
-
-    @property
-    def dash_array(self) -> str:
-        """The dashes as SVG wants them."""
-        return " ".join(f"{length:g}" for length in self.dashes)
 
 
 def look(sign: bool, variance_adaptation: bool, matched: bool = False) -> Look:

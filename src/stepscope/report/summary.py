@@ -10,7 +10,20 @@ import numpy as np
 
 from stepscope.report import style, text
 
-__all__ = ["Arm", "Arrow", "Curve", "Effect", "Measure", "Summary", "arms", "arrows", "curves", "effects", "measure"]
+__all__ = [
+    "Arm",
+    "Arrow",
+    "Curve",
+    "Effect",
+    "Measure",
+    "Summary",
+    "arms",
+    "arrows",
+    "curves",
+    "effects",
+    "loss",
+    "measure",
+]
 
 
 @dataclass(frozen=True)
@@ -25,14 +38,27 @@ class Summary:
 
 @dataclass(frozen=True)
 class Measure:
-    """How an outcome is shown: ``scale`` times the stored value, in ``unit``; differences in ``difference_unit``."""
+    """How an outcome is shown: ``scale`` times the stored value, in ``unit``.
+
+    is_share: it lies between 0 and 1, so that differences are spoken of in points of a hundred.
+    """
 
     column: str
     name: str
-    scale: float
-    unit: str
-    difference_unit: str
     higher_is_better: bool
+    scale: float = 1
+    unit: str = ""
+    is_share: bool = False
+
+    @property
+    def difference_scale(self) -> float:
+        """What differences of stored values are multiplied with."""
+        return 100 if self.is_share else self.scale
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of differences."""
+        return "points" if self.is_share else self.unit
 
     def show(self, summary: Summary) -> str:
         """Mean and deviation with the unit: "97.3 ± 0.2 %"."""
@@ -50,25 +76,33 @@ class Measure:
         """A difference with its sign and, unless told otherwise, its unit. Points have two decimals."""
         if value is None:
             return text.MISSING
-        words = text.signed(value * self.scale, decimals=2 if self.difference_unit else None)
+        words = text.signed(value * self.difference_scale, decimals=2 if self.is_share else None)
         return f"{words} {self.difference_unit}" if unit and self.difference_unit else words
 
 
-def measure(problem: Mapping[str, Any], split: str = "test") -> Measure:
+def measure(results: Mapping[str, Any], split: str = "test") -> Measure:
     """The quality measured on a split: the problem's metric, or the loss where it has none.
 
-    An accuracy is shown in percent, its differences in percentage points.
+    An accuracy is shown in percent. A metric whose final test values all lie between 0 and 1 is a share.
     """
+    problem = results["problem"]
     name = problem.get("metric")
     if not name:
-        return Measure(f"{split}_loss", f"{split} loss", 1, "", "", higher_is_better=False)
+        return loss(split)
     better = bool(problem.get("higher_is_better", True))
+    values = [value for arm in arms(results) for value in arm.finals("test_metric").values()]
+    is_share = bool(values) and all(0 <= value <= 1 for value in values)
     if name == "accuracy":
-        return Measure(f"{split}_metric", f"{split} accuracy", 100, "%", "points", better)
-    return Measure(f"{split}_metric", f"{split} {name}", 1, "", "", better)
+        return Measure(f"{split}_metric", f"{split} accuracy", better, scale=100, unit="%", is_share=True)
+    return Measure(f"{split}_metric", f"{split} {name}", better, is_share=is_share)
 
 
-LOSS = Measure("train_loss", "training loss", 1, "", "", higher_is_better=False)
+def loss(split: str) -> Measure:
+    """The loss on a split."""
+    return Measure(f"{split}_loss", f"{'training' if split == 'train' else split} loss", higher_is_better=False)
+
+
+LOSS = loss("train")
 
 
 @dataclass(frozen=True)

@@ -129,14 +129,14 @@ def count(value: float | None, noun: str = "", plural: str = "") -> str:
     return f"{text} {noun if value == 1 else plural or noun + 's'}" if noun else text
 
 
-def tick(value: float) -> str:
-    """A label on an axis: as short as it can be without loss.
+def tick(value: float, *, powers_from: float = 1e6) -> str:
+    """A label on an axis: as short as it can be without loss; sizes from ``powers_from`` on are powers of ten.
 
-    >>> tick(0.001), tick(0.0001), tick(20000.0), tick(1e6), tick(0.25), tick(-3.0)
-    ('0.001', '10⁻⁴', '20,000', '10⁶', '0.25', '−3')
+    >>> tick(0.001), tick(0.0001), tick(20000.0), tick(1e4, powers_from=1e4), tick(0.25), tick(-3.0)
+    ('0.001', '10⁻⁴', '20,000', '10⁴', '0.25', '−3')
     """
     if value == 0:
         return "0"
-    if not 1e-3 <= abs(value) < 1e6:
+    if not 1e-3 <= abs(value) < powers_from:
         return _short_power(value, 2)
     return f"{value:,.6f}".rstrip("0").rstrip(".").replace("-", "−")

@@ -48,7 +48,7 @@ def is_nested(optimizer: Optimizer) -> bool:
 
 
 def unwrapped(optimizer: Any) -> Any:
-    """The optimizer inside wrappers that keep it as `.optimizer` and pass no hooks on (Accelerate's)."""
-    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer) and inner is not optimizer:
-        optimizer = inner
+    """The innermost `.optimizer`: wrappers such as Accelerate's are optimizers by class, but fire no hooks."""
+    for _ in range(9):  # an object may be its own
+        optimizer = getattr(optimizer, "optimizer", None) or optimizer
     return optimizer

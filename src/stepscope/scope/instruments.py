@@ -83,7 +83,10 @@ def _update_to_weight(sums: Sums) -> Any:
 
 
 _AVERAGES = "bias-corrected averages of the gradient and of its square"
-_PLAIN = f"v - m^2 of the {_AVERAGES}, negative values as 0; its expectation is (1 - rho) sigma^2 [balles2018, Eq. 20]"
+_PLAIN = (
+    f"v - m^2 of the {_AVERAGES}, negative values as 0; its expectation is (1 - rho) sigma^2 [balles2018, Eq. 20].  "
+    "Where the optimizer keeps v in float32, spreads below 1e-3 are rounding"
+)
 _CORRECTED = "(v - m^2) / (1 - rho), the corrected estimate of the variance of g [balles2018, Eq. 22]"
 _OF_MEAN = "rho / (1 - rho) (v - m^2), the estimate of the variance of m [balles2018, Eq. 24]"
 _QUANTILE = f"centre of a histogram's bin, 8 an octave from 2^-40 to 2^24: right within the ratio {QUANTILE_ERROR:.3f}"

@@ -99,11 +99,10 @@ def real_dtype(p: Tensor) -> torch.dtype:
     return torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
 
 
-def flat(x: Tensor) -> Tensor:
-    """A dense, real, one-dimensional form of any tensor: a view where one exists."""
-    x = x.detach()
+def flat(x: Tensor, device: torch.device) -> Tensor:
+    """A dense, real, one-dimensional form of any tensor on this device: a view where one exists, without gradients."""
     if x.layout is not torch.strided:
         x = x.to_dense()
     if x.is_complex():
         x = torch.view_as_real(x.resolve_conj())
-    return x.reshape(-1)
+    return (x if x.device == device else x.to(device)).reshape(-1)

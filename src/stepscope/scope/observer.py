@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from stepscope.scope.moments import Layout, kept_by_optimizer, numbers, own_beta
+from stepscope.scope.moments import Layout, Numbers, kept_by_optimizer, numbers, own_beta
 from stepscope.scope.reduce import Observed
 from stepscope.scope.shadow import Sample, Shadow
 
@@ -70,6 +70,7 @@ class Observer:
         """What `reduce` measures, by tensor; `weights` are those before the step."""
         shadows = self._shadow.averages()
         counts = _sample_counts([s for s in seen if s.layout])
+        shared: dict[Any, Numbers] = {}  # reading a step size may wait for a device: once for all tensors of a group
         found = {}
         for s in seen:
             before = weights.get(s.p)
@@ -80,8 +81,10 @@ class Observer:
             else:
                 mean, second, beta, t = shadows[s.p]
             if t > 0:
-                shared = numbers(self._optimizer, s.group, s.layout, beta, t)
-                found[s.p] = Observed(s.g, mean, second, before, s.p, shared)
+                key = (id(s.group), s.layout, beta, t)
+                if key not in shared:
+                    shared[key] = numbers(self._optimizer, s.group, s.layout, beta, t)
+                found[s.p] = Observed(s.g, mean, second, before, s.p, shared[key])
         return found
 
 

@@ -30,6 +30,7 @@ DEVICE_PIECE = 1 << 21  # elsewhere the number of operations counts
 K: Any = SimpleNamespace(**{**vars(TORCH), "sign": torch.sign})
 NAMES = tuple(statistics(NUMPY, Step(*[1.0] * len(Step._fields))).sums)
 HISTOGRAMS = ("spread_histogram", "update_histogram")  # in the order of the statistics' positions
+WIDTH = len(HISTOGRAMS) * BINS
 
 
 class Observed(NamedTuple):
@@ -44,9 +45,9 @@ class Observed(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Elements start to stop of the tensor whose sums are in this row."""
+    """Elements start to stop of a tensor, by its number."""
 
-    row: int
+    tensor: int
     start: int
     stop: int
 
@@ -64,7 +65,7 @@ def reduce(tensors: Sequence[Observed]) -> Sums:
     for i, name in enumerate(HISTOGRAMS):
         sums[name] = rows[:, len(NAMES) + i * BINS :][:, :BINS]
     sums["n"] = sums["update_histogram"].sum(-1)  # every coordinate has an update
-    sums["broken"] = np.array([flat(o.after).numel() for o in tensors]) - sums["n"]
+    sums["broken"] = np.array([o.after.numel() * (2 if o.after.is_complex() else 1) for o in tensors]) - sums["n"]
     sums["lr"] = np.array([o.numbers.lr for o in tensors])
     sums["eps"] = np.array([o.numbers.eps for o in tensors])
     return sums
@@ -72,37 +73,38 @@ def reduce(tensors: Sequence[Observed]) -> Sums:
 
 def _rows(tensors: Sequence[Observed], *, finite_only: bool) -> NDArray[np.float64]:
     """One row a tensor: its sums in the order of NAMES, then its histograms."""
-    kinds: dict[torch.device, dict[tuple[torch.dtype, Numbers], list[int]]] = {}
+    kinds: dict[torch.device, dict[tuple[torch.dtype, Numbers], dict[int, list[Tensor]]]] = {}
     for i, o in enumerate(tensors):
-        kinds.setdefault(o.after.device, {}).setdefault((real_dtype(o.after), o.numbers), []).append(i)
-    rows = np.empty((len(tensors), len(NAMES) + len(HISTOGRAMS) * BINS))
+        device = o.after.device
+        alike = kinds.setdefault(device, {}).setdefault((real_dtype(o.after), o.numbers), {})
+        alike[i] = [flat(x, device) for x in (o.g, o.mean, o.second, o.before, o.after)]
+    rows = np.zeros((len(tensors), len(NAMES) + WIDTH))
     for device, by_kind in kinds.items():
-        order = [i for members in by_kind.values() for i in members]
-        columns = [[flat(x).to(device) for x in tensors[i][:5]] for i in order]
-        sums: list[list[Tensor]] = [[] for _ in order]
-        counts = torch.zeros((len(order), len(HISTOGRAMS) * BINS), device=device, dtype=torch.int64)
-        first = 0
-        for (dtype, numbers), members in by_kind.items():
-            sizes = {row: columns[row][0].numel() for row in range(first, first + len(members))}
-            first += len(members)
-            for pieces in _blocks(sizes, device, together=not finite_only):
-                step = _step([_join(columns, pieces, field, dtype) for field in range(5)], numbers)
-                _add(_finite(step) if finite_only else step, pieces, sums, counts)
+        counts = torch.zeros(len(tensors) * WIDTH, device=device, dtype=torch.int64)
+        sums: list[Tensor] = []
+        owners: list[int] = []
+        for (dtype, numbers), fields in by_kind.items():
+            for pieces in _blocks(fields, device, together=not finite_only):
+                step = _step([_join(fields, pieces, field, dtype) for field in range(5)], numbers)
+                sums += _measure(_finite(step) if finite_only else step, pieces, counts)
+                owners += [piece.tensor for piece in pieces]
         wide = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-        total = torch.stack([torch.stack(pieces).to(wide).sum(0) for pieces in sums])
-        rows[order] = torch.cat([total, counts.to(wide)], dim=1).cpu().numpy()
+        packed = torch.cat([torch.stack(sums).to(wide).view(-1), counts.to(wide)]).cpu().numpy()
+        found, counted = np.split(packed, [len(sums) * len(NAMES)])
+        np.add.at(rows[:, : len(NAMES)], owners, found.reshape(-1, len(NAMES)))
+        rows[:, len(NAMES) :] += counted.reshape(-1, WIDTH)
     return rows
 
 
-def _blocks(sizes: Mapping[int, int], device: torch.device, *, together: bool) -> Iterator[list[_Piece]]:
-    """Pieces of tensors, given their sizes by row; `together`: as many as keep all threads busy, else one by one."""
+def _blocks(fields: Mapping[int, Sequence[Tensor]], device: torch.device, *, together: bool) -> Iterator[list[_Piece]]:
+    """The tensors cut into pieces; `together`: as many at a time as keep all threads busy, else one by one."""
     largest = CPU_PIECE if device.type == "cpu" else DEVICE_PIECE
     limit = largest * torch.get_num_threads() if device.type == "cpu" else largest
     block: list[_Piece] = []
     size = 0
-    for row, total in sizes.items():
-        for start in range(0, total, largest):
-            piece = _Piece(row, start, min(start + largest, total))
+    for i, (g, *_) in fields.items():
+        for start in range(0, g.numel(), largest):
+            piece = _Piece(i, start, min(start + largest, g.numel()))
             if block and (not together or size + piece.stop - start > limit):
                 yield block
                 block, size = [], 0
@@ -112,10 +114,11 @@ def _blocks(sizes: Mapping[int, int], device: torch.device, *, together: bool) -
         yield block
 
 
-def _join(columns: Sequence[Sequence[Tensor]], pieces: Sequence[_Piece], field: int, dtype: torch.dtype) -> Tensor:
+def _join(fields: Mapping[int, Sequence[Tensor]], pieces: Sequence[_Piece], field: int, dtype: torch.dtype) -> Tensor:
     """One field of all pieces, end to end."""
-    parts = [columns[p.row][field][p.start : p.stop] for p in pieces]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(dtype)
+    if len(pieces) == 1:
+        return fields[pieces[0].tensor][field][pieces[0].start : pieces[0].stop].to(dtype)
+    return torch.cat([fields[i][field][start:stop] for i, start, stop in pieces]).to(dtype)
 
 
 def _step(columns: Sequence[Tensor], numbers: Numbers) -> Step:
@@ -148,18 +151,20 @@ def _finite(step: Step) -> Step:
     return Step(*(x[finite] if isinstance(x, Tensor) else x for x in step))
 
 
-def _add(step: Step, pieces: Sequence[_Piece], sums: Sequence[list[Tensor]], counts: Tensor) -> None:
-    """Add the sums of each piece to the list in its row, and its histograms to its row of `counts`."""
+def _measure(step: Step, pieces: Sequence[_Piece], counts: Tensor) -> list[Tensor]:
+    """The sums of each piece; the places of its coordinates are counted in its tensor's part of `counts`."""
     found = statistics(K, step)
     terms = torch.stack(list(found.sums.values()))
     # A nan has no bin; its tensor is measured again without it.
     bins = torch.nan_to_num(torch.stack(list(found.positions.values())), nan=0.0).long()
     bins += BINS * torch.arange(len(HISTOGRAMS), device=bins.device).unsqueeze(1)
-    # A single piece may have any size: _finite shortens it.
-    sizes = [terms.shape[1]] if len(pieces) == 1 else [p.stop - p.start for p in pieces]
-    for piece, its_terms, its_bins in zip(
-        pieces, torch.split(terms, sizes, 1), torch.split(bins, sizes, 1), strict=True
-    ):
-        sums[piece.row].append(its_terms.sum(1))
-        its_bins.add_(piece.row * counts.shape[1])
-    counts.view(-1).scatter_add_(0, bins.view(-1), bins.new_ones(()).expand(bins.numel()))
+    if len(pieces) == 1:  # of any size: _finite may have shortened it
+        bins += WIDTH * pieces[0].tensor
+        sums = [terms.sum(1)]
+    else:
+        sizes = [stop - start for _, start, stop in pieces]
+        starts = torch.tensor([WIDTH * piece.tensor for piece in pieces], device="cpu")
+        bins += starts.repeat_interleave(torch.tensor(sizes, device="cpu")).to(bins.device)
+        sums = [part.sum(1) for part in torch.split(terms, sizes, 1)]
+    counts.scatter_add_(0, bins.view(-1), bins.new_ones(()).expand(bins.numel()))
+    return sums

@@ -151,7 +151,7 @@ class Scope:
     @_guarded
     def _finish(self, status: str) -> None:
         try:
-            self._write_notes(self.steps)
+            self._write(self.steps, "", self._notes)
             self._sink.flush()
         finally:
             if self._folder:
@@ -200,11 +200,6 @@ class Scope:
     def _note(self, values: Mapping[str, float]) -> None:
         self._notes.update({name: float(value) for name, value in values.items()})
 
-    def _write_notes(self, step: int) -> None:
-        notes, self._notes = self._notes, {}
-        if notes:
-            self._sink.write(step, "", notes)
-
     def _described(self) -> dict[str, Any]:
         """The run's configuration: the caller's, and what the columns mean."""
         columns = {
@@ -249,28 +244,36 @@ class Scope:
             return  # attached while this step was running
         self._depth = 0
         weights, self._weights = self._weights, {}
+        notes, self._notes = self._notes, {}
         self.steps += 1
-        self._write_notes(self.steps - 1)
+        rows = {}
+        if self._recording or not self._observer.settled:
+            with torch.no_grad():
+                rows = self._observe(weights)
+        # Writing comes last: if it fails, the averages have seen the gradients all the same.
+        self._write(self.steps - 1, "", notes)
+        for p, values in rows.items():
+            self._write(self.steps, self._name(p), values)
+
+    def _observe(self, weights: Mapping[Tensor, Tensor]) -> dict[Tensor, dict[str, float]]:
+        """Take note of the step's gradients.  Returns the columns of every tensor measured, if the step is recorded."""
         if self._recording:
             self._notes["lr"] = float(self._optimizer.param_groups[0]["lr"])
-        elif self._observer.settled:
-            return
-        with torch.no_grad():
-            self._observe(weights)
-
-    def _observe(self, weights: Mapping[Tensor, Tensor]) -> None:
         found_inf = getattr(self._optimizer, "found_inf", None)  # set by GradScaler for optimizers that unscale
         if found_inf is not None and float(found_inf) != 0:
             if self._recording:
                 self._notes["skipped"] = 1.0
-            return
+            return {}
         seen = self._observer.update()
         observed = self._observer.observed(seen, weights) if self._recording else {}
         if not observed:
-            return
+            return {}
         columns = {name: values.tolist() for name, values in read(reduce(list(observed.values()))).items()}
-        for i, p in enumerate(observed):
-            self._sink.write(self.steps, self._name(p), {name: values[i] for name, values in columns.items()})
+        return {p: {name: values[i] for name, values in columns.items()} for i, p in enumerate(observed)}
+
+    def _write(self, step: int, layer: str, values: Mapping[str, float]) -> None:
+        if values:
+            self._sink.write(step, layer, values)
 
     def _name(self, p: Tensor) -> str:
         if p not in self._names:  # a parameter group that was added later

@@ -42,13 +42,13 @@ class _Pack:
         self.tensors, self.sizes, self.average = tensors, sizes, average
 
     def add(self, gradients: list[Tensor]) -> None:
-        pieces = [flat(g) for g in gradients]
-        g = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         m, S, beta, t = self.average
+        pieces = [flat(g, m.device) for g in gradients]
+        g = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         weight = averages.ema_weight(beta, t + 1)
         for i in range(0, g.numel(), BLOCK):
             part = slice(i, i + BLOCK)
-            m[part], S[part] = averages.welford(TORCH, g[part].to(m.device, m.dtype), m[part], S[part], weight)
+            m[part], S[part] = averages.welford(TORCH, g[part].to(m.dtype), m[part], S[part], weight)
         self.average = Average(m, S, beta, t + 1)
 
     def views(self) -> Iterator[tuple[Tensor, Average]]:

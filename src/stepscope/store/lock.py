@@ -56,7 +56,7 @@ class FolderLock:
         owner = content.decode(errors="replace").strip()
         folder = self.path.parent
         if owner == str(os.getpid()):
-            return FolderInUse(f"{folder} is already being recorded by this process. Close the first writer before.")
+            return FolderInUse(f"{folder} is already being recorded by this process. Close that writer first.")
         whose = f"process {owner}" if owner else "another process"
         return FolderInUse(f"{folder} is being recorded by {whose}. Choose another folder, or wait until it ends.")
 

@@ -203,7 +203,7 @@ class Recorder:
         except (TypeError, ValueError, OverflowError):
             rows, problem = clean(rows, columns)
             if problem:
-                self._complain("value", f"{self._folder}: {problem}: left out.")
+                self._complain("value", f"{self._folder}: {problem}; left out, like all of this kind.")
             batch = to_batch(rows, columns)
         self._pending.append(_Encoded(columns, batch.serialize(), len(batch)))
         del self.rows[:count]

@@ -28,13 +28,13 @@ __all__ = [
     "to_batch",
 ]
 
-type_of = {"step": pa.int64(), "layer": pa.string()}
+_TYPES = {"step": pa.int64(), "layer": pa.string()}
 Row = tuple[int, str, Mapping[str, Any]]
 
 
 def schema(columns: Collection[str]) -> pa.Schema:
     """The schema of a segment: the two keys, then float64 columns in which null stands for "not written"."""
-    return pa.schema([*type_of.items(), *((name, pa.float64()) for name in columns)])
+    return pa.schema([*_TYPES.items(), *((name, pa.float64()) for name in columns)])
 
 
 def is_column(name: object) -> bool:
@@ -49,8 +49,8 @@ def to_batch(rows: Sequence[Row], columns: Collection[str]) -> pa.RecordBatch:
     (see ``clean``).
     """
     values = pa.array([row[2] for row in rows], pa.struct([(name, pa.float64()) for name in columns]))
-    steps = pa.array([row[0] for row in rows], type_of["step"])
-    layers = pa.array([row[1] for row in rows], type_of["layer"])
+    steps = pa.array([row[0] for row in rows], _TYPES["step"])
+    layers = pa.array([row[1] for row in rows], _TYPES["layer"])
     if steps.null_count or layers.null_count:
         raise ValueError("a row needs a step and a layer")
     return pa.RecordBatch.from_arrays([steps, layers, *values.flatten()], schema=schema(columns))
@@ -65,13 +65,15 @@ def clean(rows: Sequence[Row], columns: Collection[str]) -> tuple[list[Row], str
         for name in values.keys() & columns:
             try:
                 numbers[name] = None if values[name] is None else float(values[name])
-            except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of many elements
-                problem = problem or f"{name} = {values[name]!r} at step {step} of layer {layer!r} is no number"
+            except Exception:  # whatever a foreign object's __float__ may raise
+                kind = type(values[name]).__name__
+                problem = problem or f"{name} is no number but a {kind}"
         try:
             row = int(step), layer, numbers
             to_batch([row], ())
-        except (TypeError, ValueError, OverflowError, RuntimeError):
-            problem = problem or f"step {step!r} of layer {layer!r} is no integer and text"
+        except Exception:  # likewise
+            kinds = f"{type(step).__name__} and {type(layer).__name__}"
+            problem = problem or f"step and layer of a row must be a 64-bit integer and text, got {kinds}"
         else:
             kept.append(row)
     return kept, problem

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.report.sample import make_results
 
-from stepscope.report import layers, panel, steps
-from stepscope.report.steps import Detail
+from stepscope.report import layers, panel, panes
+from stepscope.report.panes import Detail
 
 DETAIL = Detail(layers=8, dots=200)
 TENSORS = ("conv.weight", "conv.bias", "fc.weight", "fc.bias")
@@ -24,8 +24,8 @@ def dissections() -> dict[str, dict[str, object]]:
     return make_results(seeds=1, steps=60, layers=TENSORS)["dissection"]
 
 
-def pane_of(dissection: dict[str, object], detail: Detail = DETAIL, unit_steps: bool = True) -> steps.Pane:
-    return steps.pane("k", "Adam", layers.read(dissection), detail, unit_steps=unit_steps, adam=unit_steps)
+def pane_of(dissection: dict[str, object], detail: Detail = DETAIL, unit_steps: bool = True) -> panes.Pane:
+    return panes.pane("k", "Adam", layers.read(dissection), detail, unit_steps=unit_steps, adam=unit_steps)
 
 
 def test_a_pane_shows_weights_first_and_biases_apart(dissections):
@@ -35,7 +35,7 @@ def test_a_pane_shows_weights_first_and_biases_apart(dissections):
         assert [figure.caption for figure in figures] == ["conv.weight", "fc.weight"]
     for figures in (found.other_spread, found.other_factors):
         assert [figure.caption for figure in figures] == ["conv.bias", "fc.bias"]
-    assert [name for name, _, _ in found.legend] == ["conv.weight", "fc.weight"]
+    assert [name for name, _ in found.legend] == ["conv.weight", "fc.weight"]
     assert (found.first, found.last, found.others, found.left_out) == (1, 60, 2, 0)
 
 
@@ -89,7 +89,7 @@ def test_no_steps_are_said():
 
 def test_one_extreme_value_cannot_press_the_picture_flat():
     x = np.array([0.0, np.nan, 1e-9, *[4.0] * 20, 1e9])
-    moved, beyond = steps._within_reach(x)
+    moved, beyond = panes._within_reach(x)
     assert beyond == 2
     np.testing.assert_allclose(moved, [0.0, np.nan, 0.4, *[4.0] * 20, 40])
-    assert steps._within_reach(np.array([np.nan, 0.0]))[1] == 0
+    assert panes._within_reach(np.array([np.nan, 0.0]))[1] == 0

@@ -91,7 +91,7 @@ class Pane:
     spread: list[Figure] = field(default_factory=list)
     factors: list[Figure] = field(default_factory=list)
     diagnostics: list[tuple[Diagnostic, Markup | None]] = field(default_factory=list)
-    legend: list[tuple[str, str, str]] = field(default_factory=list)
+    legend: list[tuple[str, style.Look]] = field(default_factory=list)
     other_spread: list[Figure] = field(default_factory=list)
     other_factors: list[Figure] = field(default_factory=list)
     others: int = 0
@@ -126,9 +126,7 @@ def pane(key: str, label: str, steps: layers.Steps | None, detail: Detail, *, un
         result.other_spread += _scatter(f"{key}b{number}s", name, series, few, "spread_median", unit_steps)
         result.other_factors += _factors(f"{key}b{number}f", name, series, steps.steps, few)
     result.diagnostics = [*_diagnostics(key, steps, shown, kept)]
-    result.legend = [
-        (name, style.css(stepfigures.depth(n, len(shown))), stepfigures.dash_array(n)) for n, name in enumerate(shown)
-    ]
+    result.legend = [(name, stepfigures.layer_look(number, len(shown))) for number, name in enumerate(shown)]
     return result
 
 
