@@ -212,6 +212,16 @@ def test_a_driver_without_standard_streams_works(tmp_path, script, closed):
     assert out.read_text() == "[None, None]\n"
 
 
+def test_a_system_that_starts_no_more_processes_is_one_line(monkeypatch):
+    def refuse(process):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with closing(Processes(1, preload=PRELOAD)) as executor:
+        monkeypatch.setattr("multiprocessing.process.BaseProcess.start", refuse)
+        with pytest.raises(UserError, match=r"^no process could be started \(BlockingIOError.*is there memory left"):
+            executor.submit(task("a", ""))
+
+
 def test_a_failed_start_is_not_waited_for():
     with closing(Processes(1, preload=PRELOAD)) as executor, pytest.raises(AssertionError, match="nothing"):
         executor.wait()

@@ -62,6 +62,13 @@ def test_what_cannot_be_told_is_said_so():
     )
 
 
+def test_rounding_errors_are_not_shown_as_numbers():
+    rows = [(0.1 + 0.2, 0.3, 0.3, 0.3), (0.3, 0.4, 0.3, 0.4), (0.4, 0.3, 0.4, 0.3)]
+    sign, _, _ = make(rows, name="test_metric", unit="accuracy", higher_is_better=True)
+    assert sign.estimate != 0
+    assert "0.00 points [-24.8, 24.8]" in sentence(sign)
+
+
 def test_one_seed_cannot_tell():
     sign, _, _ = make(HALVED[:1])
     assert (
@@ -145,6 +152,15 @@ def test_the_headline_names_both_ingredients_when_both_matter():
         "On digits, both ingredients matter for the final training loss: taking the sign helps (a factor 0.5"
     )
     assert "and adapting to the variance hurts (a factor 1.99 [" in text
+
+
+def test_the_headline_says_when_the_two_depend_on_each_other():
+    """Either ingredient alone hurts as much as it helps on top of the other: only the interaction is certain."""
+    rows = [(1.0, 2.0 + e, 2.0 - e, 1.0 + e) for e in (-0.1, 0.05, 0.1)]
+    assert headline("x", make(rows)).startswith(
+        "On x, 3 seeds cannot tell whether the sign or variance adaptation matters for the final training loss, "
+        "but the two reinforce each other (a factor 0.25"
+    )
 
 
 def test_the_headline_speaks_of_every_outcome():

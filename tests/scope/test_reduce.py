@@ -108,7 +108,7 @@ def test_number_of_threads_and_tensors_that_share_an_operation_change_no_bit(mon
 
 
 def test_a_million_coordinates_are_summed_in_float64():
-    """Terms are float32, pieces of 2^15 of them are summed in float32 by pairs (some 30 roundings), pieces in float64:
+    """Terms are float32, pieces of 2^14 of them are summed in float32 by pairs (some 30 roundings), pieces in float64:
     8 EPS of a sum of positive terms; measured 0.2. A running float32 sum would be wrong by 1000 EPS."""
     o = observed((1 << 20,), torch.float32)
     sums = reduce([o])

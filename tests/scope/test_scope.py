@@ -20,6 +20,7 @@ from torch.optim.optimizer import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from stepscope import Scope, UserError, optim
+from stepscope.scope import scope as module
 
 Make = Callable[[Any], Optimizer]
 
@@ -119,6 +120,28 @@ def test_a_failing_sink_changes_no_bit_and_is_reported_once(caplog: pytest.LogCa
     assert [(r.name, r.levelname) for r in caplog.records] == [("stepscope.scope", "ERROR")]
     assert "No space left on device" in caplog.text
     assert caplog.records[0].exc_info is None  # it would keep the tensors of the step alive
+
+
+def test_a_failing_measurement_loses_neither_notes_nor_averages(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def rows(failing: int) -> list[dict[str, Any]]:
+        model = small_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with Scope(optimizer, model) as scope:
+            for t in range(1, 5):
+                with monkeypatch.context() as patch:
+                    if t == failing:
+                        patch.setattr(module, "reduce", lambda _: 1 / 0)
+                    step(model, optimizer, t)
+                scope.note(loss=t)
+        return scope.rows
+
+    expected = [row for row in rows(failing=0) if row["step"] != 2 or not row["layer"]]
+    assert not caplog.records
+    assert str(rows(failing=2)) == str(expected)
+    assert len(caplog.records) == 1
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_no_state_is_made_for_parameters_without_gradient():

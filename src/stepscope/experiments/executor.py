@@ -87,7 +87,10 @@ class Processes:
         self._running: dict[Connection, _Attempt] = {}
 
     def submit(self, task: Task) -> None:
-        """Queue a task; it starts when a place is free, urgent ones first, then in order of submission."""
+        """Queue a task; it starts when a place is free, urgent ones first, then in order of submission.
+
+        Raises: UserError if the system starts no more processes.
+        """
         self._enqueue(task, errors=0, deaths=0)
         self._fill()
 
@@ -121,8 +124,14 @@ class Processes:
             ours, theirs = self._context.Pipe(duplex=False)
             work = (theirs, Path.cwd(), task.function, task.args)
             process = self._context.Process(target=_work, args=work, daemon=True)
-            with theirs, _main_module_hidden():
-                process.start()
+            try:
+                with theirs, _main_module_hidden():
+                    process.start()
+            except (EOFError, OSError) as error:
+                ours.close()
+                raise UserError(
+                    f"no process could be started ({error!r}): is there memory left, or a limit?"
+                ) from error
             self._running[ours] = _Attempt(task, process, errors, deaths)
 
     def _collect(self, connection: Connection) -> list[Finished]:

@@ -31,11 +31,8 @@ def sentence(effect: Effect) -> str:
 
 def headline(problem: str, effects: Sequence[Effect]) -> str:
     """Which ingredient matters on this problem and with what certainty, from the effects with one Adam cell."""
-    outcomes = list(dict.fromkeys(effect.outcome.name for effect in effects))
-    clauses = []
-    for name in outcomes:
-        main = [effect for effect in effects if effect.outcome.name == name and effect.effect in ACTING]
-        clauses.append(_what_matters(main))
+    outcomes = dict.fromkeys(effect.outcome.name for effect in effects)
+    clauses = (_what_matters([effect for effect in effects if effect.outcome.name == name]) for name in outcomes)
     return f"On {problem}, {'; '.join(clauses)}."
 
 
@@ -89,22 +86,33 @@ def _undecided(effect: Effect, question: str) -> str:
     return f"{count} seeds cannot tell {question}: {_size(effect)} {_certainty(effect)}"
 
 
-def _what_matters(main: Sequence[Effect]) -> str:
+def _what_matters(effects: Sequence[Effect]) -> str:
     """One clause on both ingredients for one outcome."""
-    decided = [effect for effect in main if effect.verdict in ("helps", "hurts") and not effect.negligible]
-    thing = _thing(main[0])
+    *main, interaction = effects
+    decided = [effect for effect in main if _matters(effect)]
     if len(decided) == 2:
         both = " and ".join(f"{ACTING[effect.effect]} {effect.verdict} ({_evidence(effect)})" for effect in decided)
-        return f"both ingredients matter for {thing}: {both}"
-    if decided:
+        text = f"both ingredients matter for {_thing(interaction)}: {both}"
+    elif decided:
         (one,) = decided
         (other,) = (effect for effect in main if effect is not one)
         rest = "makes next to no difference" if other.negligible else "remains undecided"
-        matters = f"{INGREDIENT[one.effect]} is the ingredient that matters for {thing}"
-        return f"{matters}: it {one.verdict} ({_evidence(one)}), while {INGREDIENT[other.effect]} {rest}"
-    if all(effect.negligible for effect in main):
-        return f"neither the sign nor variance adaptation makes more than a negligible difference to {thing}"
-    return f"{_seeds(main[0])} cannot tell whether the sign or variance adaptation matters for {thing}"
+        matters = f"{INGREDIENT[one.effect]} is the ingredient that matters for {_thing(one)}"
+        text = f"{matters}: it {one.verdict} ({_evidence(one)}), while {INGREDIENT[other.effect]} {rest}"
+    elif all(effect.negligible for effect in main):
+        matters = "makes more than a negligible difference"
+        text = f"neither the sign nor variance adaptation {matters} to {_thing(interaction)}"
+    else:
+        matters = f"matters for {_thing(interaction)}"
+        text = f"{_seeds(interaction)} cannot tell whether the sign or variance adaptation {matters}"
+    if _matters(interaction):
+        verb = "reinforce each other" if interaction.verdict == "helps" else "interfere"
+        text += f", {'and' if decided else 'but'} the two {verb} ({_evidence(interaction)})"
+    return text
+
+
+def _matters(effect: Effect) -> bool:
+    return effect.verdict in ("helps", "hurts") and not effect.negligible
 
 
 def _thing(effect: Effect) -> str:
@@ -139,7 +147,9 @@ def _size(effect: Effect, signed: bool = True) -> str:
 
 def _with_interval(numbers: Sequence[float], unit: str = "") -> str:
     """Three significant digits each: "0.42 [0.31, 0.58]", or the number alone where there is no interval."""
-    head, *interval = (f"{number:#.3g}".rstrip(".") for number in numbers)
+    rounding = 1e-9 * max(map(abs, numbers))
+    shown = (0.0 if abs(number) < rounding else number for number in numbers)
+    head, *interval = (f"{number:#.3g}".rstrip(".") for number in shown)
     return f"{head}{unit} [{', '.join(interval)}]" if interval else f"{head}{unit}"
 
 

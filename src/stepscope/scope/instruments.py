@@ -199,7 +199,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         "1",
         *_per("sign_agreed", "sign_compared"),
         "share of sign g = sign m among the coordinates where both are nonzero",
-        "raw p.grad; m includes it",
+        "raw p.grad against m, which holds it already (and, in the optimizer's own m, a coupled weight decay)",
     ),
     Instrument(
         "variance_negative_share",

@@ -222,6 +222,8 @@ class Scope:
                 }
 
     # --- around a step ------------------------------------------------------------------------------------------------
+    # Weights are kept before a step and compared after it. The gradient is read after it: only then has a closure made
+    # it, and loss scaling and clipping are over. Nothing of the run is written to, and no random number is drawn.
 
     @_guarded
     def _before(self) -> None:
@@ -247,11 +249,13 @@ class Scope:
         notes, self._notes = self._notes, {}
         self.steps += 1
         rows = {}
-        if self._recording or not self._observer.settled:
-            with torch.no_grad():
-                rows = self._observe(weights)
-        # Writing comes last: if it fails, the averages have seen the gradients all the same.
-        self._write(self.steps - 1, "", notes)
+        # Observing comes first: if writing fails, the averages have seen the gradients all the same.
+        try:
+            if self._recording or not self._observer.settled:
+                with torch.no_grad():
+                    rows = self._observe(weights)
+        finally:
+            self._write(self.steps - 1, "", notes)
         for p, values in rows.items():
             self._write(self.steps, self._name(p), values)
 
