@@ -24,7 +24,7 @@ def finish(folder: Folder, name: str, status: str = "ok") -> Path:
 
 def test_settings_are_written_first_and_recognised_again(tmp_path):
     with closing(Folder(tmp_path / "deep" / "out", SETTINGS)) as folder:
-        assert folder.results is None
+        assert not folder.is_finished
     assert json.loads((tmp_path / "deep/out/dissect.json").read_text()) == {"schema": "stepscope.dissect/1", **SETTINGS}
     Folder(tmp_path / "deep" / "out", SETTINGS).close()
 
@@ -104,4 +104,5 @@ def test_finishing_leaves_no_attempts(tmp_path):
         finish(folder, ".d.123")
         folder.finish({"schema": 1}, {"seconds": 2})
         assert list(folder.trials.iterdir()) == []
+        assert folder.is_finished
         assert folder.results == {"schema": 1}

@@ -96,16 +96,16 @@ def dissect(
     engine = executor or Processes(jobs, PRELOAD)
     folder = Folder(default_folder(plan) if out is None else Path(out), plan.settings())
     with contextlib.closing(folder), contextlib.closing(engine):
-        if (results := folder.results) is None:
+        if not folder.is_finished:
             try:
                 arms, trials = sweep(plan, parcel, folder, engine, progress)
             except KeyboardInterrupt:
                 progress.note(f"Stopped. {folder.path} keeps the finished trials: the same command goes on from there.")
                 raise
             _require_a_stable_method(plan, arms, trials)
-            results = assemble(plan, arms, trials, folder)
-            folder.finish(results, _timings(arms, folder, time.perf_counter() - started))
-    return Dissection(folder.path, results)
+            timings = _timings(arms, folder, time.perf_counter() - started)
+            folder.finish(assemble(plan, arms, trials, folder), timings)
+        return Dissection(folder.path, folder.results)
 
 
 def default_folder(plan: Plan) -> Path:

@@ -6,6 +6,7 @@ server that has torch loaded already, so each one starts in about 10 ms and none
 
 import contextlib
 import heapq
+import itertools
 import multiprocessing
 import os
 import signal
@@ -62,11 +63,12 @@ class Executor(Protocol):
 
 
 @dataclass
-class _Attempt:
+class _Job:
+    """A task on its way, with what befell its earlier attempts."""
+
     task: Task
-    process: BaseProcess
-    errors: int
-    deaths: int
+    errors: int = 0
+    deaths: int = 0
 
 
 class Processes:
@@ -82,16 +84,16 @@ class Processes:
         self.jobs = usable_cores() if jobs is None else jobs
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
-        self._queue: list[tuple[bool, int, Task, int, int]] = []
-        self._submitted = 0
-        self._running: dict[Connection, _Attempt] = {}
+        self._queue: list[tuple[bool, int, _Job]] = []
+        self._count = itertools.count()
+        self._running: dict[Connection, tuple[_Job, BaseProcess]] = {}
 
     def submit(self, task: Task) -> None:
         """Queue a task; it starts when a place is free, urgent ones first, then in order of submission.
 
         Raises: UserError if the system starts no more processes.
         """
-        self._enqueue(task, errors=0, deaths=0)
+        self._enqueue(_Job(task))
         self._fill()
 
     def wait(self) -> list[Finished]:
@@ -108,52 +110,47 @@ class Processes:
     def close(self) -> None:
         """Kill what runs and forget what waits."""
         self._queue.clear()
-        for attempt in self._running.values():
-            attempt.process.kill()
-        for connection, attempt in self._running.items():
-            _bury(connection, attempt.process)
+        for _, process in self._running.values():
+            process.kill()
+        for connection, (_, process) in self._running.items():
+            _bury(connection, process)
         self._running.clear()
 
-    def _enqueue(self, task: Task, errors: int, deaths: int) -> None:
-        self._submitted += 1
-        heapq.heappush(self._queue, (not task.urgent, self._submitted, task, errors, deaths))
+    def _enqueue(self, job: _Job) -> None:
+        heapq.heappush(self._queue, (not job.task.urgent, next(self._count), job))
 
     def _fill(self) -> None:
         while self._queue and len(self._running) < self.jobs:
-            _, _, task, errors, deaths = heapq.heappop(self._queue)
+            *_, job = heapq.heappop(self._queue)
             ours, theirs = self._context.Pipe(duplex=False)
-            work = (theirs, Path.cwd(), task.function, task.args)
+            work = (theirs, Path.cwd(), job.task.function, job.task.args)
             process = self._context.Process(target=_work, args=work, daemon=True)
             try:
                 with theirs, _main_module_hidden():
                     process.start()
             except (EOFError, OSError) as error:
                 ours.close()
-                raise UserError(
-                    f"no process could be started ({error!r}): is there memory left, or a limit?"
-                ) from error
-            self._running[ours] = _Attempt(task, process, errors, deaths)
+                raise UserError(f"no process could be started ({error!r}): is there memory left?") from error
+            self._running[ours] = (job, process)
 
     def _collect(self, connection: Connection) -> list[Finished]:
         """The end of one attempt: a message, or the end of the file where the process died without one."""
-        attempt = self._running.pop(connection)
-        task = attempt.task
+        job, process = self._running.pop(connection)
         try:
             kind, text = connection.recv()
         except (EOFError, ConnectionResetError):
             kind, text = "died", ""
-        _bury(connection, attempt.process)
-        if kind == "died":
-            if attempt.deaths < DEATHS_FORGIVEN:
-                self._enqueue(task, attempt.errors, attempt.deaths + 1)
-                return []
-            return [Finished(task.key, _cause_of_death(attempt.process.exitcode))]
+        _bury(connection, process)
         if kind == "stop":
             raise UserError(text)
-        if kind == "raised" and attempt.errors < ERRORS_FORGIVEN:
-            self._enqueue(task, attempt.errors + 1, attempt.deaths)
+        job.deaths += kind == "died"
+        job.errors += kind == "raised"
+        if kind == "done":
+            return [Finished(job.task.key)]
+        if job.deaths <= DEATHS_FORGIVEN and job.errors <= ERRORS_FORGIVEN:
+            self._enqueue(job)
             return []
-        return [Finished(task.key, text if kind == "raised" else None)]
+        return [Finished(job.task.key, text or _cause_of_death(process.exitcode))]
 
 
 def usable_cores() -> int:

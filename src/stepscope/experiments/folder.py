@@ -49,10 +49,14 @@ class Folder:
         self._lock.release()
 
     @property
-    def results(self) -> dict[str, Any] | None:
-        """The finished dissection, or None."""
-        file = self.path / "results.json"
-        return _read(file) if file.is_file() else None
+    def is_finished(self) -> bool:
+        """Whether there are results."""
+        return (self.path / "results.json").is_file()
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The finished dissection."""
+        return _read(self.path / "results.json")
 
     def finished_trials(self) -> dict[str, dict[str, Any]]:
         """Trial id -> result.  Removes what interrupted attempts left, and failed trials, to try those again."""

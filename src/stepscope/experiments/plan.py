@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import torch
@@ -72,7 +72,7 @@ class Plan:
     profile: Profile
     beta: float
     record_every: int
-    grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    grid: Mapping[str, tuple[float, ...]]
 
     @property
     def total(self) -> int:
@@ -122,8 +122,10 @@ class Plan:
 
     def tuning_trials(self, method: str) -> int:
         """How many trials choose the method's step size: the budget, unless step sizes were given."""
-        given = len(self.grid.get(method, ()))
-        return given if given > 1 else 0 if given else self.budget
+        if method not in self.grid:
+            return self.budget
+        given = len(self.grid[method])
+        return given if given > 1 else 0
 
     def arm(self, method: str, results: Results) -> Arm:
         """What the results say about a method, and which of its trials to run now."""

@@ -10,7 +10,7 @@ from stepscope import store
 from stepscope.experiments import wording
 from stepscope.experiments.effects import Effect, Outcome, effects
 from stepscope.experiments.folder import Folder
-from stepscope.experiments.plan import Arm, Plan, Results
+from stepscope.experiments.plan import Arm, Plan, Results, is_tuning
 from stepscope.experiments.tuning import edge
 from stepscope.optim import LABELS
 
@@ -42,7 +42,7 @@ def assemble(plan: Plan, arms: Sequence[Arm], results: Results, folder: Folder) 
             "select": plan.select,
             "select_reason": REASONS[plan.select],
             "seeds": list(plan.seeds),
-            "tuning_seeds": sorted({trial.seed for arm in arms for trial in arm.done} - set(plan.seeds)),
+            "tuning_seeds": sorted({trial.seed for arm in arms for trial in arm.done if is_tuning(trial)}),
             "budget": plan.budget,
             "beta": plan.beta,
             "profile": plan.profile,

@@ -95,9 +95,10 @@ def refuse_nested_call() -> None:
 
 
 def fingerprint(problem: Problem, data: Data) -> str:
-    """16 hex digits that change when the data, the initial model or the loss change; names and comments do not count.
+    """16 hex digits that change with the data, the model, the loss or the metric; names and comments do not count.
 
-    Hashes every tensor, the model of seed 0 with its printed structure, and its loss on the first batch to 6 digits.
+    Hashes every tensor, the model of seed 0 with its printed structure, and its loss and metric on the first batch to 6
+    digits.
     """
     model = problem.model(0)
     digest = hashlib.sha256(repr(model).encode())
@@ -106,10 +107,13 @@ def fingerprint(problem: Problem, data: Data) -> str:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     batch = slice(problem.protocol.batch_size)
+    targets = data.train.targets[batch]
     with torch.no_grad():
-        model.eval()
-        loss = problem.loss(model(data.train.inputs[batch]), data.train.targets[batch])
-    digest.update(f"{loss.item():.6g}".encode())
+        outputs = model.eval()(data.train.inputs[batch])
+        values = [problem.loss(outputs, targets)]
+        if problem.metric is not None:
+            values.append(problem.metric.per_example(outputs, targets).double().mean())
+    digest.update(" ".join(f"{value.item():.6g}" for value in values).encode())
     return digest.hexdigest()[:16]
 
 

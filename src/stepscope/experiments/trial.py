@@ -28,6 +28,8 @@ __all__ = ["PARTS", "Trial", "divide", "evaluate", "make_optimizer", "run_trial"
 
 PARTS: Final = ("train", "validation", "test")
 DIVISION_SEED: Final = 20180713  # of the fixed division of the training set, the same for every trial of every sweep
+# Added to a trial's seed, so that its weights, its batches and its dropout masks come from different random streams.
+ORDER_STREAM, DROPOUT_STREAM = 10_000, 20_000
 EVALUATION_BATCH: Final = 1000
 
 
@@ -83,7 +85,7 @@ def batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
 
     The order depends on the seed only, so every method sees the same batches: that pairs their runs.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + ORDER_STREAM)
     while True:
         order = torch.randperm(count, generator=generator)
         for start in range(0, count - batch_size + 1, batch_size):
@@ -122,7 +124,7 @@ def train(trial: Trial, problem: Problem, run: Path | None = None) -> dict[str, 
     model = problem.model(trial.seed)
     optimizer = make_optimizer(trial, model)
     inputs, targets = parts["fit"].inputs, parts["fit"].targets
-    torch.manual_seed(trial.seed)  # dropout
+    torch.manual_seed(trial.seed + DROPOUT_STREAM)
 
     def look(step: int) -> dict[str, Any]:
         found: dict[str, Any] = {"step": step}
