@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
-import time
+from collections.abc import Callable
+from typing import Any
 
-REPETITIONS = 7
+from benchmarks._timing import side_by_side
+
 PROGRAMS = {
     "python, nothing else": ["-c", "pass"],
     "import stepscope": ["-c", "import stepscope"],
@@ -15,21 +17,11 @@ PROGRAMS = {
 }
 
 
-def measure() -> list[dict[str, object]]:
+def measure() -> list[dict[str, Any]]:
     """One row a program."""
-    # Interleaved, so that a slow moment of the machine does not fall on one of them alone.
-    seconds = {name: min(times) for name, times in _times().items()}
-    bare = next(iter(seconds))
-    return [
-        {"what": name, "seconds": value, "ratio": value / seconds[bare], "to": bare} for name, value in seconds.items()
-    ]
+    programs = {name: _program(arguments) for name, arguments in PROGRAMS.items()}
+    return side_by_side(programs, "python, nothing else", rounds=7)
 
 
-def _times() -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in PROGRAMS}
-    for _ in range(REPETITIONS):
-        for name, arguments in PROGRAMS.items():
-            started = time.perf_counter()
-            subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-            times[name].append(time.perf_counter() - started)
-    return times
+def _program(arguments: list[str]) -> Callable[[], object]:
+    return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)

@@ -68,6 +68,13 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path):
         Folder(tmp_path / "out", SETTINGS)
 
 
+def test_a_full_disk_is_one_line_and_nothing_is_left(small_disk, fill):
+    fill(small_disk)
+    with pytest.raises(UserError, match=r"^cannot write .*: the disk is full. Free some space .*$"):
+        Folder(small_disk / "out", SETTINGS)
+    assert not (small_disk / "out").exists()
+
+
 def test_settings_that_cannot_be_read_are_damaged(tmp_path):
     (tmp_path / "dissect.json").write_text("{")
     with pytest.raises(DamagedData, match=r"dissect.json cannot be read .* delete .* and run the same command again"):

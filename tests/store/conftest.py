@@ -1,6 +1,5 @@
-"""What the tests of the store share: child processes to kill, a disk small enough to fill, and runs as plain data."""
+"""What the tests of the store share: child processes to kill, and runs as plain data."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,36 +27,6 @@ def start() -> Iterator[Start]:
         child.kill()
         child.wait()
         child.stdout.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 256 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@pytest.fixture
-def fill() -> Callable[[Path], Path]:
-    """Fill the disk of a folder to the last byte with one file, whose removal empties it again."""
-
-    def filler(folder: Path) -> Path:
-        path = folder / "filler"
-        with path.open("wb", buffering=0) as file:
-            for size in (4096, 1):
-                try:
-                    while True:
-                        file.write(b"x" * size)
-                except OSError:
-                    continue
-        return path
-
-    return filler
 
 
 @pytest.fixture

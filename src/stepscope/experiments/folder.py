@@ -31,18 +31,31 @@ class Folder:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         self.trials = path / "trials"
+        is_new = not path.exists()
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = FolderLock(path / "lock")
-        except FolderInUse as error:
-            raise FolderInUse(f"another process is working in {path}: wait for it, or choose another --out.") from error
-        except OSError as error:
-            raise UserError(refusal(error, path / "lock")) from error
-        try:
-            self._claim({"schema": SCHEMA, **settings})
-        except BaseException:
-            self.close()
+            self._lock = self._locked()
+            try:
+                self._claim({"schema": SCHEMA, **settings})
+            except BaseException:
+                self.close()
+                raise
+        except FolderInUse:
             raise
+        except UserError:
+            if is_new:  # a folder that could not be begun is not left behind
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+
+    def _locked(self) -> FolderLock:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return FolderLock(self.path / "lock")
+        except FolderInUse as error:
+            raise FolderInUse(
+                f"another process is working in {self.path}: wait for it, or choose another --out."
+            ) from error
+        except OSError as error:
+            raise UserError(refusal(error, self.path / "lock")) from error
 
     def close(self) -> None:
         """Let another process in."""
