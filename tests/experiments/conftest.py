@@ -64,6 +64,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _outside_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results name the commit of the working folder, and somebody may commit while a test runs."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def here() -> Here:
     return Here()
