@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,23 @@ def test_a_disk_that_fills_up_midway_is_one_line_and_the_sweep_goes_on_later(sma
     resumed = small(executor=here)
     assert content(resumed.folder) == content(small(out="undisturbed").folder)
     assert len(here.ran) == 1 + 1 + 24
+
+
+@pytest.mark.parametrize("trials", [1, 16])
+def test_a_disk_that_is_full_is_one_line_and_what_is_finished_counts(
+    small_disk, fill, small, tiny, tmp_path, diary, trials
+):
+    """A real one, with real processes: full after the first trial, or when the first recorded ones begin."""
+    diary.advance = lambda event: event.done == trials and fill(small_disk)
+    with pytest.raises(UserError, match=r"^.*full[^\n]*$"):
+        dissect(tiny("problem"), out=small_disk / "out", jobs=2, progress=diary, **SMALL)
+    shutil.copytree(small_disk / "out", tmp_path / "moved")
+    before = finished(tmp_path / "moved")
+    assert len(before) >= trials
+    assert not (tmp_path / "moved" / "results.json").exists()
+    resumed = small(out="moved")
+    assert before.items() <= finished(tmp_path / "moved").items()
+    assert content(resumed.folder) == content(small(out="undisturbed").folder)
 
 
 def test_timings_are_kept_apart(small):

@@ -18,7 +18,7 @@ NAMES = ("sign", "variance_adaptation", "interaction")
 def outcome(rows, name="train_loss", higher_is_better=False, unit="loss"):
     """rows: one (msgd, mssd, msvag, adam) a seed."""
     values = {method: {seed: row[column] for seed, row in enumerate(rows)} for column, method in enumerate(CELLS)}
-    return Outcome(name, unit, higher_is_better, values)
+    return Outcome(name, unit, higher_is_better, values, is_share=name == "test_metric")
 
 
 def by_name(rows, **options):
@@ -91,7 +91,7 @@ def test_a_loss_that_is_not_positive_is_compared_by_differences():
     [(True, 0.1, "helps"), (True, -0.1, "hurts"), (False, 0.1, "hurts"), (False, -0.1, "helps")],
 )
 def test_the_verdict_knows_which_way_is_better(higher_is_better, gain, verdict):
-    rows = [(0.5, 0.5 + gain + noise, 0.5, 0.5 + gain - noise) for noise in (0.001, 0.002, 0.0)]
+    rows = [(0.5, 0.5 + gain + noise, 0.5, 0.5 + gain) for noise in (0.001, 0.002, 0.0)]
     got = by_name(rows, name="test_metric", higher_is_better=higher_is_better)
     assert got["sign"].verdict == verdict
     assert got["variance_adaptation"].verdict != verdict
@@ -129,9 +129,21 @@ def test_rounding_in_the_last_digit_is_no_effect():
     assert metric["sign"].verdict == "no difference"
 
 
-def test_an_effect_that_never_varies_is_certain():
-    effect = by_name([(1.0, 0.5, 1.0, 0.5)] * 2)["sign"]
-    assert (effect.estimate, effect.low, effect.high, effect.p, effect.verdict) == (0.5, 0.5, 0.5, 0.0, "helps")
+@pytest.mark.parametrize(("seeds", "verdict"), [(2, "cannot tell"), (3, "cannot tell"), (10, "helps")])
+def test_equal_effects_are_as_certain_as_signs_that_all_agree(seeds, verdict):
+    """An accuracy on few examples ties. How much it could vary is unknown: no interval, and p = 2^(1-n)."""
+    rows = [(0.9 + i / 450, 0.9 + (i + 4) / 450, 0.9 + i / 450, 0.9 + (i + 4) / 450) for i in range(seeds)]
+    effect = by_name(rows, name="test_metric", unit="accuracy", higher_is_better=True)["sign"]
+    assert effect.estimate == pytest.approx(4 / 450)
+    assert (effect.low, effect.high, effect.p, effect.verdict) == (None, None, 2.0 ** (1 - seeds), verdict)
+    assert not effect.negligible
+
+
+def test_the_fifth_arm_does_not_choose_the_scale_of_the_papers_cells():
+    values = {method: {0: 1.0, 1: 2.0} for method in ("msgd", "mssd", "msvag", "adam")}
+    outcome = Outcome("train_loss", "loss", False, values | {"adam_one_beta": {0: 0.0, 1: 1.0}})
+    assert effects(outcome, "adam")[0].outcome.scale == "ratio"
+    assert effects(outcome, "adam_one_beta")[0].outcome.scale == "difference"
 
 
 def test_a_small_effect_can_be_certain():

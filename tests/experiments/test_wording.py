@@ -11,7 +11,7 @@ CELLS = ("msgd", "mssd", "msvag", "adam")
 def make(rows, name="train_loss", unit="loss", higher_is_better=False, cell="adam"):
     methods = (*CELLS[:3], cell)
     values = {method: {seed: row[column] for seed, row in enumerate(rows)} for column, method in enumerate(methods)}
-    return effects(Outcome(name, unit, higher_is_better, values), cell)
+    return effects(Outcome(name, unit, higher_is_better, values, is_share=unit == "accuracy"), cell)
 
 
 HALVED = [(1.0, 0.5, 1.01, 0.5), (2.0, 1.0, 2.0, 1.02), (3.0, 1.5, 3.0, 1.5), (1.0, 0.49, 1.0, 0.5)]

@@ -349,8 +349,40 @@ def test_a_bad_group_is_not_added() -> None:
 def test_a_checkpoint_with_an_option_we_lack_is_refused() -> None:
     p = parameter()
     state = torch.optim.Adam([p], amsgrad=True).state_dict()
+    optimizer = optim.Adam([p])
     with pytest.raises(ValueError, match="has no amsgrad; use torch"):
-        optim.Adam([p]).load_state_dict(state)
+        optimizer.load_state_dict(state)
+    assert "amsgrad" not in optimizer.param_groups[0]
+
+
+def test_steps_saved_as_numbers_are_read() -> None:
+    """Old versions of torch kept `step` as an int."""
+    p, q = parameter(), parameter()
+    optimizer, reference = optim.Adam([p]), optim.Adam([q])
+    train(reference, q, n=3)
+    state = copy.deepcopy(reference.state_dict())
+    state["state"][0]["step"] = 3
+    p.data.copy_(q.data)
+    optimizer.load_state_dict(state)
+    train(optimizer, p, seed=1, n=2)
+    train(reference, q, seed=1, n=2)
+    assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSProp, optim.AdaGrad, optim.Adadelta])
+def test_torchs_options_may_be_given_while_they_are_off(cls: type[optim.Dissected]) -> None:
+    cls([parameter()], foreach=False, fused=None, capturable=False, differentiable=False)
+    with pytest.raises(ValueError, match="has no fused; use torch"):
+        cls([parameter()], fused=True)
+    with pytest.raises(TypeError, match="no argument 'fussed'"):
+        cls([parameter()], fussed=True)
+
+
+def test_options_of_single_classes_may_be_off() -> None:
+    optim.Adam([parameter()], amsgrad=False)
+    optim.RMSProp([parameter()], momentum=0, centered=False)
+    with pytest.raises(ValueError, match="has no centered; use torch"):
+        optim.RMSProp([parameter()], centered=True)
 
 
 @given(seed=st.integers(0, 2**32 - 1))

@@ -47,6 +47,7 @@ def make_results(
             "evaluate_every": max(1, steps // 30),
             "metric": "accuracy" if metric else None,
             "higher_is_better": True,
+            "metric_is_share": True,
         },
         "settings": {
             "select": "validation",

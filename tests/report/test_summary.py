@@ -104,14 +104,11 @@ def test_without_a_metric_the_test_loss_is_the_quality():
     assert (measure.column, measure.name, measure.higher_is_better) == ("test_loss", "test loss", False)
 
 
-@pytest.mark.parametrize(("offset", "expected"), [(0.0, "+1.00\N{NO-BREAK SPACE}points"), (3.0, "+0.0100")])
-def test_a_metric_between_0_and_1_is_spoken_of_in_points(offset, expected):
-    """As the sentences of the verdict do: it is the values that decide, not the name."""
+@pytest.mark.parametrize(("is_share", "expected"), [(True, "+1.00\N{NO-BREAK SPACE}points"), (False, "+0.0100")])
+def test_a_metric_that_is_a_share_is_spoken_of_in_points(is_share, expected):
+    """As the sentences of the verdict do: the problem says so, not the values or the name."""
     results = make_results(steps=40, seeds=2)
-    results["problem"]["metric"] = "F1"
-    for found in results["arms"]:
-        for run in found["runs"]:
-            run["evaluations"][-1]["test_metric"] += offset
+    results["problem"] |= {"metric": "F1", "metric_is_share": is_share}
     measure = summary.measure(results)
     assert measure.value(0.5) == "0.500"
     assert measure.difference(0.01) == expected

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepscope import problems
+from stepscope import problems, store
 from stepscope.errors import UserError
 from stepscope.experiments.executor import Executor, Processes
 from stepscope.experiments.folder import Folder
@@ -94,7 +94,8 @@ def dissect(
     )
     parcel = Parcel(spec=found.spec) if isinstance(problem, str) else pack(found, mark)
     engine = executor or Processes(jobs, PRELOAD)
-    folder = Folder(default_folder(plan) if out is None else Path(out), plan.settings())
+    environment = store.provenance(command=plan.command, seeds=plan.seeds)
+    folder = Folder(default_folder(plan) if out is None else Path(out), plan.settings(), environment)
     with contextlib.closing(folder), contextlib.closing(engine):
         if not folder.is_finished:
             try:

@@ -11,7 +11,7 @@ they become factors.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from scipy.special import stdtr, stdtrit
@@ -24,6 +24,7 @@ Verdict = Literal["helps", "hurts", "no difference", "cannot tell"]
 ALPHA: Final = 0.05  # of the Holm-corrected p value; intervals cover 1 - ALPHA
 FACTOR_MARGIN: Final = math.log(1.05)  # a loss within 5 % either way counts as the same
 SHARE_MARGIN: Final = 0.005  # so does a metric between 0 and 1 within half a point
+ROUNDING: Final = 1e-9  # contrasts of a metric on a lattice that are equal may differ by this share of themselves
 RESOLUTION: Final = (
     1e-6  # losses are float32 averages: a smaller relative contrast is rounding, and counts as exactly 0
 )
@@ -34,13 +35,15 @@ class Outcome:
     """One final number per method and seed.
 
     values: method -> seed -> value, None where the run did not finish; a method without a stable step size has no
-    seeds.  unit: what the number is called in a sentence, such as "loss" or "accuracy".
+    seeds.  unit: what the number is called in a sentence, such as "loss" or "accuracy".  is_share: a metric that is a
+    share between 0 and 1, spoken of in points of a hundred.
     """
 
     name: Literal["train_loss", "test_loss", "test_metric"]
     unit: str
     higher_is_better: bool
     values: Mapping[str, Mapping[int, float | None]]
+    is_share: bool = False
 
     def finite(self) -> list[float]:
         """All values there are."""
@@ -50,11 +53,6 @@ class Outcome:
     def scale(self) -> Literal["ratio", "difference"]:
         """A loss whose values are all positive is compared by factors, everything else by differences."""
         return "ratio" if self.name != "test_metric" and all(value > 0 for value in self.finite()) else "difference"
-
-    @property
-    def is_share(self) -> bool:
-        """Whether this is a metric between 0 and 1, which is spoken of in points of a hundred."""
-        return self.name == "test_metric" and all(0 <= value <= 1 for value in self.finite())
 
     @property
     def margin(self) -> float | None:
@@ -91,7 +89,10 @@ class Effect:
 
 
 def student(values: Sequence[float]) -> Student:
-    """Student's t for the mean of independent normal values.  If all are equal the interval is that point, p 1 or 0.
+    """Student's t for the mean of independent normal values.
+
+    Values that do not vary say nothing about how much they could: no interval then, and the exact sign-flip p value
+    2^(1-n) that all of them fall on one side.  If all are 0 there is no effect: interval 0 to 0, p = 1.
 
     >>> test = student([1.0, 2.0, 3.0])  # 2 +- 4.3027 / sqrt(3)
     >>> test.mean, round(test.low, 4), round(test.high, 4), round(test.p, 4)
@@ -101,8 +102,8 @@ def student(values: Sequence[float]) -> Student:
     if n < 2:
         return Student(values[0] if values else None)
     mean = math.fsum(values) / n
-    if min(values) == max(values):
-        return Student(values[0], values[0], values[0], float(values[0] == 0))
+    if max(values) - min(values) <= ROUNDING * max(map(abs, values)):
+        return Student(mean, p=2.0 ** (1 - n)) if mean else Student(0.0, 0.0, 0.0, 1.0)
     error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
     half = float(stdtrit(n - 1, 1 - ALPHA / 2)) * error
     return Student(mean, mean - half, mean + half, 2 * float(stdtr(n - 1, -abs(mean) / error)))
@@ -145,6 +146,7 @@ def effects(outcome: Outcome, adam_cell: str) -> list[Effect]:
     Only seeds on which all four cells finished count.
     """
     cells = ("msgd", "mssd", "msvag", adam_cell)
+    outcome = replace(outcome, values={method: outcome.values[method] for method in cells})
     seeds = sorted({seed for method in cells for seed in outcome.values[method]})
     rows = [[outcome.values[method].get(seed) for method in cells] for seed in seeds]
     complete = [[value for value in row if value is not None] for row in rows if None not in row]

@@ -1,7 +1,8 @@
 """A dissection on disk: who may work in its folder, which trials are finished, and that nothing is ever half written.
 
-dissect.json (settings, written first), trials/<id>/ (one rename each, with result.json), results.json and timings.json
-(last), lock. A trial's folder without a leading dot is finished: that is all there is to resuming.
+dissect.json (settings) and environment.json (where and how it was begun) come first, then trials/<id>/ (one rename
+each, with result.json), last results.json and timings.json; and a lock. A trial's folder without a leading dot is
+finished: that is all there is to resuming.
 """
 
 import json
@@ -28,7 +29,7 @@ class Folder:
     another process works in it.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], environment: Mapping[str, Any] | None = None) -> None:
         self.path = path
         self.trials = path / "trials"
         is_new = not path.exists()
@@ -36,6 +37,8 @@ class Folder:
             self._lock = self._locked()
             try:
                 self._claim({"schema": SCHEMA, **settings})
+                if not (path / "environment.json").exists():
+                    write_json(path / "environment.json", environment or {})
             except BaseException:
                 self.close()
                 raise
@@ -63,8 +66,14 @@ class Folder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there are results."""
-        return (self.path / "results.json").is_file()
+        """Whether there are results and no trial failed: the same command then tries the failed ones again."""
+        trials = (_read(file) for file in self.trials.glob("[!.]*/result.json"))
+        return (self.path / "results.json").is_file() and all(trial["status"] != "failed" for trial in trials)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, hardware and command as they were when the folder was begun, whoever ends it."""
+        return _read(self.path / "environment.json")
 
     @property
     def results(self) -> dict[str, Any]:

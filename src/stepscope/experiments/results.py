@@ -34,7 +34,7 @@ def assemble(plan: Plan, arms: Sequence[Arm], results: Results, folder: Folder) 
     """Everything a report needs. Holds nothing that changes from one run of the same sweep to the next."""
     paper = [effect for outcome in outcomes(plan, arms, results) for effect in effects(outcome, "adam")]
     matched = [effect for outcome in outcomes(plan, arms, results) for effect in effects(outcome, MATCHED)]
-    environment = store.provenance(command=plan.command, seeds=plan.seeds)
+    environment = folder.environment
     return {
         "schema": SCHEMA,
         "problem": _problem(plan),
@@ -78,7 +78,10 @@ def outcomes(plan: Plan, arms: Sequence[Arm], results: Results) -> list[Outcome]
 
     training = Outcome("train_loss", "loss", False, values("train_loss"))
     if metric := plan.problem.metric:
-        return [training, Outcome("test_metric", metric.name, metric.higher_is_better, values("test_metric"))]
+        return [
+            training,
+            Outcome("test_metric", metric.name, metric.higher_is_better, values("test_metric"), metric.is_share),
+        ]
     return [training, Outcome("test_loss", "loss", False, values("test_loss"))]
 
 
@@ -122,6 +125,7 @@ def _problem(plan: Plan) -> dict[str, Any]:
         "evaluate_every": protocol.evaluate_every,
         "metric": problem.metric.name if problem.metric else None,
         "higher_is_better": plan.higher_is_better,
+        "metric_is_share": plan.problem.metric is not None and plan.problem.metric.is_share,
     }
 
 

@@ -162,6 +162,8 @@ def run_trial(trial: Trial, parcel: Parcel, folder: Path) -> None:
 
     What the problem prints goes to log.txt there.  Raises: UserError where the user has to act (the disk is full).
     """
+    if (folder / trial.id / "result.json").exists():
+        return  # an attempt that was killed after its last word
     torch.set_num_threads(1)  # the same bits however many trials share the machine
     attempt = folder / f".{trial.id}.{os.getpid()}"
     try:

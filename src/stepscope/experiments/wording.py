@@ -169,7 +169,8 @@ def _p(effect: Effect) -> str:
 
 
 def _certainty(effect: Effect) -> str:
-    return f"(95 % interval, {_seeds(effect)}, Holm-corrected {_p(effect)})"
+    interval = "the same on every seed" if effect.low is None else "95 % interval"
+    return f"({interval}, {_seeds(effect)}, Holm-corrected {_p(effect)})"
 
 
 def _evidence(effect: Effect) -> str:

@@ -14,6 +14,16 @@ from stepscope.rules import METHODS, Rule, decayed
 __all__ = ["Dissected"]
 
 
+# Arguments of torch's classes that choose how a step is computed, with the values that this backend can honour.
+# `foreach` changes speed alone.
+_ENGINES: Mapping[str, tuple[Any, ...]] = {
+    "foreach": (None, False, True),
+    "fused": (None, False),
+    "capturable": (False,),
+    "differentiable": (False,),
+}
+
+
 @cache
 def _with_decay(name: str, decoupled: bool) -> Rule:
     return decayed(METHODS[name], decoupled=decoupled)
@@ -30,8 +40,19 @@ class Dissected(Optimizer):
     sparse: ClassVar[bool] = False  # whether untouched rows of a sparse gradient stay as they are under this rule
     refused: ClassVar[Mapping[str, Any]] = {}  # options of torch's class that this one lacks, with their off value
 
-    def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
+    def __init__(
+        self, params: ParamsT, defaults: dict[str, Any], torch_options: Mapping[str, Any] | None = None
+    ) -> None:
+        """torch_options: further arguments of torch's class, which may be given as long as they are off."""
+        for name, value in (torch_options or {}).items():
+            if name not in _ENGINES and name not in self.refused:
+                raise TypeError(f"{type(self).__name__} has no argument {name!r}")
+            if value not in (_ENGINES.get(name) or (self.refused[name],)):
+                raise ValueError(self._lacks(name, value))
         super().__init__(params, defaults)
+
+    def _lacks(self, name: str, value: Any) -> str:
+        return f"stepscope.optim.{type(self).__name__} has no {name}; use torch.optim for {name}={value}"
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters as in torch; ValueError names a number that is out of range."""
@@ -44,6 +65,9 @@ class Dissected(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        for kept in self.state.values():
+            if "step" in kept and not isinstance(kept["step"], Tensor):  # as old versions of torch saved it
+                kept["step"] = torch.tensor(float(kept["step"]))
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 if name != "differentiable":  # torch's base class adds it to unpickled defaults
@@ -53,9 +77,7 @@ class Dissected(Optimizer):
     def _check(self, group: Mapping[str, Any]) -> None:
         for name, off in self.refused.items():
             if group.get(name, off) != off:
-                raise ValueError(
-                    f"stepscope.optim.{type(self).__name__} has no {name}; use torch.optim for {name}={group[name]}"
-                )
+                raise ValueError(self._lacks(name, group[name]))
         self._rule(group).check({"weight_decay": 0.0, **self._hyper(group)})
         if group.get("weight_decay", 0.0) < 0:
             raise ValueError(f"weight_decay must lie in [0, inf), got {group['weight_decay']}")
@@ -156,6 +178,8 @@ class Dissected(Optimizer):
 
         torch casts state to the parameter's dtype; for 16-bit parameters we keep the float32 numbers that were saved.
         """
+        for group in state_dict["param_groups"]:  # refused before anything is loaded
+            self._check({**self.defaults, **group})
         super().load_state_dict(state_dict)
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         mine: Iterable[Tensor] = (p for group in self.param_groups for p in group["params"])

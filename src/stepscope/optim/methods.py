@@ -1,4 +1,5 @@
-"""Torch optimizers, one per method: constructor signatures only. Torch's methods take torch's arguments and defaults.
+"""Torch optimizers, one per method: constructor signatures only. Torch's methods take torch's arguments and defaults;
+of its options that this package lacks (amsgrad, fused kernels, capture in graphs) they take the off values.
 
 Every class takes `maximize=True` to ascend, accepts lr = 0 (warm-up), and raises ValueError for numbers out of range.
 """
@@ -49,6 +50,7 @@ class SGD(Dissected):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        **torch_options: Any,
     ) -> None:
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
@@ -62,6 +64,7 @@ class SGD(Dissected):
                 "nesterov": nesterov,
                 "maximize": maximize,
             },
+            torch_options,
         )
 
     def _check(self, group: Mapping[str, Any]) -> None:
@@ -94,6 +97,7 @@ class Adam(Dissected):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        **torch_options: Any,
     ) -> None:
         super().__init__(
             params,
@@ -105,6 +109,7 @@ class Adam(Dissected):
                 "decoupled_weight_decay": self._decoupled,
                 "maximize": maximize,
             },
+            torch_options,
         )
 
 
@@ -122,8 +127,9 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
         *,
         maximize: bool = False,
+        **torch_options: Any,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, maximize=maximize)
+        super().__init__(params, lr, betas, eps, weight_decay, maximize=maximize, **torch_options)
 
 
 class RMSProp(Dissected):
@@ -144,9 +150,12 @@ class RMSProp(Dissected):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        **torch_options: Any,
     ) -> None:
         super().__init__(
-            params, {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+            params,
+            {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "maximize": maximize},
+            torch_options,
         )
 
 
@@ -169,6 +178,7 @@ class AdaGrad(Dissected):
         eps: float = 1e-10,
         *,
         maximize: bool = False,
+        **torch_options: Any,
     ) -> None:
         if not initial_accumulator_value >= 0:
             raise ValueError(f"initial_accumulator_value must lie in [0, inf), got {initial_accumulator_value}")
@@ -182,6 +192,7 @@ class AdaGrad(Dissected):
                 "initial_accumulator_value": initial_accumulator_value,
                 "maximize": maximize,
             },
+            torch_options,
         )
 
     def _initial(self, group: Mapping[str, Any]) -> float:
@@ -205,8 +216,10 @@ class Adadelta(Dissected):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        **torch_options: Any,
     ) -> None:
-        super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize})
+        defaults = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        super().__init__(params, defaults, torch_options)
 
 
 class SSD(Dissected):
@@ -294,7 +307,9 @@ class SVAG(_GradientScale):
 class MSVAG(_GradientScale):
     """The average gradient, shrunk where it is noisy: theta -= lr m / (1 + rho s/m^2).   [balles2018, Alg. 1]
 
-    No epsilon; the first step is an SGD step; no update where m = 0 (Sec. 4.4).
+    No epsilon; the first step is an SGD step; no update where m = 0 (Sec. 4.4). In float32 the variance S is a normal
+    number for deviations of the gradient between 1e-19 and 1e19: below 1e-23 S is 0 and the step is M-SGD's, and a
+    coordinate that saw a larger one stops.
     """
 
     method = "msvag"

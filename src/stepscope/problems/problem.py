@@ -76,12 +76,14 @@ class Metric:
     """A number for each example, averaged over a split, beside the loss.
 
     per_example: (outputs, targets) of n examples -> tensor of shape (n,).
+    is_share: whether its average is a share between 0 and 1; differences are then told in points of a hundred.
     Raises: UserError if the name is empty or per_example cannot be called.
     """
 
     name: str
     per_example: Callable[[Tensor, Tensor], Tensor]
     higher_is_better: bool = True
+    is_share: bool = False
 
     def __post_init__(self) -> None:
         _require_name("Metric", self.name)
@@ -95,7 +97,7 @@ def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 #: Share of examples whose largest output is at the target's class, in [0, 1].
-accuracy = Metric("accuracy", _hits)
+accuracy = Metric("accuracy", _hits, is_share=True)
 
 
 @dataclass(frozen=True)

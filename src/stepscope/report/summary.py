@@ -83,15 +83,14 @@ class Measure:
 def measure(results: Mapping[str, Any], split: str = "test") -> Measure:
     """The quality measured on a split: the problem's metric, or the loss where it has none.
 
-    An accuracy is shown in percent. A metric whose final test values all lie between 0 and 1 is a share.
+    An accuracy is shown in percent, differences of any metric that is a share in points of a hundred.
     """
     problem = results["problem"]
     name = problem.get("metric")
     if not name:
         return loss(split)
     better = bool(problem.get("higher_is_better", True))
-    values = [value for arm in arms(results) for value in arm.finals("test_metric").values()]
-    is_share = bool(values) and all(0 <= value <= 1 for value in values)
+    is_share = bool(problem.get("metric_is_share", False))
     if name == "accuracy":
         return Measure(f"{split}_metric", f"{split} accuracy", better, scale=100, unit="%", is_share=True)
     return Measure(f"{split}_metric", f"{split} {name}", better, is_share=is_share)

@@ -29,6 +29,10 @@ class Layout(NamedTuple):
 LAYOUTS = (Layout("exp_avg", "exp_avg_sq", "betas", raw=True), Layout("m", "S", "beta", raw=False))
 
 
+# torch's optimizers whose weight decay shrinks the weights by lr * weight_decay, whatever their groups say.
+DECOUPLED = tuple(getattr(torch.optim, name) for name in ("AdamW", "Adafactor", "Muon") if hasattr(torch.optim, name))
+
+
 class Numbers(NamedTuple):
     """What all coordinates of a tensor share at one step; tensors with equal numbers are measured together.
 
@@ -70,7 +74,7 @@ def own_beta(state: Mapping[str, Any], group: Mapping[str, Any]) -> float | None
 
 def numbers(optimizer: Any, group: Mapping[str, Any], layout: Layout | None, beta: float, t: int) -> Numbers:
     """The numbers of a tensor whose averages hold t samples; `beta` is used where the optimizer keeps no averages."""
-    decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, torch.optim.AdamW))
+    decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, DECOUPLED))
     lr = float(group["lr"])
     decay = lr * float(group.get("weight_decay", 0.0)) if decoupled else 0.0
     eps, flip, raw = 0.0, False, False
