@@ -1,6 +1,7 @@
 """What every test shares: deterministic property tests, no display, one thread a process, a disk to fill."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ from hypothesis import settings
 # Before anything imports torch or matplotlib. `make test` sets the same; a bare `pytest` gets it here.
 for name, value in {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}.items():
     os.environ.setdefault(name, value)
+
+# A shell that starts the tests in the background makes them ignore Ctrl-C, and with them every program they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Examples do not change from run to run, so a red run can be repeated; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)

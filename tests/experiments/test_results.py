@@ -42,6 +42,7 @@ def test_the_schema_is_kept(shared):
         "evaluate_every": 5,
         "metric": "accuracy",
         "higher_is_better": True,
+        "metric_is_share": True,
     }
     reason = results["settings"].pop("select_reason")
     assert "the test examples played no part" in reason
