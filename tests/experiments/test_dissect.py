@@ -132,10 +132,10 @@ def test_a_disk_that_fills_up_midway_is_one_line_and_the_sweep_goes_on_later(sma
         written.append(path)
         write_json(path, content)
 
-    monkeypatch.setattr(trial, "write_json", nearly_full)
-    with pytest.raises(UserError, match="is full: free some space and run the same again"):
-        small(executor=here)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "write_json", nearly_full)
+        with pytest.raises(UserError, match="is full: free some space and run the same again"):
+            small(executor=here)
     kept = [child.name for child in (tmp_path / "out" / "trials").iterdir()]
     assert len(kept) == 1
     resumed = small(executor=here)
