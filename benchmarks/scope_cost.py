@@ -46,7 +46,10 @@ def measure() -> list[dict[str, Any]]:
                 steps[f"every {every}"] = _trainer(build, Path(folder) / str(every), every, scopes)
             # Ten steps at a time, so that "every 10" holds one recorded step.
             tens = {name: _repeat(step, 10) for name, step in steps.items()}
-            rows += [row | {"what": f"{label}, ten steps: {row['what']}"} for row in side_by_side(tens, "no scope", rounds=40)]
+            rows += [
+                row | {"what": f"{label}, ten steps: {row['what']}"}
+                for row in side_by_side(tens, "no scope", rounds=40)
+            ]
             for scope in scopes:
                 scope.detach()
     return rows
