@@ -42,10 +42,8 @@ class Folder:
             except BaseException:
                 self.close()
                 raise
-        except FolderInUse:
-            raise
-        except UserError:
-            if is_new:  # a folder that could not be begun is not left behind
+        except UserError as error:
+            if is_new and not isinstance(error, FolderInUse):  # a folder that could not be begun is not left behind
                 shutil.rmtree(path, ignore_errors=True)
             raise
 

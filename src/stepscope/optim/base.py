@@ -78,9 +78,7 @@ class Dissected(Optimizer):
         for name, off in self.refused.items():
             if group.get(name, off) != off:
                 raise ValueError(self._lacks(name, group[name]))
-        self._rule(group).check({"weight_decay": 0.0, **self._hyper(group)})
-        if group.get("weight_decay", 0.0) < 0:
-            raise ValueError(f"weight_decay must lie in [0, inf), got {group['weight_decay']}")
+        self._rule(group).check(self._hyper(group))
 
     def _method(self, group: Mapping[str, Any]) -> str:
         """Name of the rule of this group."""

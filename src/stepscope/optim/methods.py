@@ -67,11 +67,6 @@ class SGD(Dissected):
             torch_options,
         )
 
-    def _check(self, group: Mapping[str, Any]) -> None:
-        super()._check(group)
-        if group["momentum"] < 0:
-            raise ValueError(f"momentum must lie in [0, inf), got {group['momentum']}")
-
     def _method(self, group: Mapping[str, Any]) -> str:
         if group["momentum"] == 0:
             return "sgd"

@@ -122,8 +122,8 @@ def _rmsprop_view(k: Any, g: Number, state: Numbers, hyper: Numbers, scalars: Nu
 
 
 def _adagrad_scalars(t: int, hyper: Mapping[str, float]) -> dict[str, float]:
-    decay = 1 / (1 + (t - 1) * hyper["lr_decay"])
-    return {"rate": hyper["lr"] / (1 + (t - 1) * hyper["lr_decay"]), "decay": decay}
+    slowed = 1 + (t - 1) * hyper["lr_decay"]
+    return {"rate": hyper["lr"] / slowed, "decay": 1 / slowed}
 
 
 def _adagrad(k: Any, g: Number, theta: Number, state: Numbers, hyper: Numbers, scalars: Numbers) -> Step:
