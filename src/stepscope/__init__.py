@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_MODULES = ("errors", "experiments", "graph", "optim", "problems", "report", "rules", "scope", "store", "theory")
+_MODULES = (
+    "errors",
+    "experiments",
+    "graph",
+    "optim",
+    "problems",
+    "report",
+    "rules",
+    "scope",
+    "simulate",
+    "store",
+    "theory",
+)
 _NAMES = {
     "Dissection": "experiments",
     "Problem": "problems",
@@ -33,12 +45,13 @@ __all__ = [
     "report",
     "rules",
     "scope",
+    "simulate",
     "store",
     "theory",
 ]
 
 if TYPE_CHECKING:
-    from stepscope import errors, experiments, graph, optim, problems, report, rules, scope, store, theory
+    from stepscope import errors, experiments, graph, optim, problems, report, rules, scope, simulate, store, theory
     from stepscope.errors import UserError
     from stepscope.experiments.dissect import Dissection, dissect
     from stepscope.problems import Problem

@@ -7,7 +7,9 @@ __all__ = ["DamagedData", "FolderInUse", "UserError", "unknown_name"]
 
 
 class UserError(Exception):
-    """The caller can fix it. The command line prints it as one line and exits with code 2."""
+    """The caller can fix it. The command line prints it, as one line unless `lines` belong to it, and exits with 2."""
+
+    lines = False
 
 
 class DamagedData(UserError):

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import stepscope
+from stepscope.app.simulation import simulate
 from stepscope.errors import UserError
 
 __all__ = ["app", "default_folder", "main", "parse_grid", "run"]
@@ -149,6 +150,9 @@ def report(
     typer.echo(f"report: {write(folder, out or folder / 'report.html')}")
 
 
+app.command()(simulate)
+
+
 @data_app.callback(invoke_without_command=True)
 def data(context: typer.Context) -> None:
     """Find, fetch and check data sets."""
@@ -225,7 +229,8 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except (UserError, OSError, _UsageError) as error:
-        typer.echo(f"error: {' '.join(_explain(error).split())}", err=True)
+        text = _explain(error)
+        typer.echo(f"error: {text if getattr(error, 'lines', False) else ' '.join(text.split())}", err=True)
         return EXIT_WRONG_USE
     return EXIT_OK
 

@@ -1,5 +1,20 @@
-"""Tracing of rules to expression graphs, and the namespaces that evaluate them."""
+"""Expression graphs: tracing of rules, typed formulas, gradients, and the backends that evaluate them."""
 
-from stepscope.graph.expression import FUNCTIONS, SYMBOLS, Symbol, Traced, evaluate, order, symbol, trace
+from stepscope.graph.expression import FUNCTIONS, PRIMITIVES, SYMBOLS, Symbol, Traced, evaluate, order, symbol, trace
+from stepscope.graph.formula import FormulaError, parse
+from stepscope.graph.gradient import gradient
 
-__all__ = ["FUNCTIONS", "SYMBOLS", "Symbol", "Traced", "evaluate", "order", "symbol", "trace"]
+__all__ = [
+    "FUNCTIONS",
+    "PRIMITIVES",
+    "SYMBOLS",
+    "FormulaError",
+    "Symbol",
+    "Traced",
+    "evaluate",
+    "gradient",
+    "order",
+    "parse",
+    "symbol",
+    "trace",
+]

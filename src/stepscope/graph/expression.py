@@ -12,7 +12,18 @@ from weakref import WeakValueDictionary
 
 from stepscope.rules.rule import Rule
 
-__all__ = ["FUNCTIONS", "SYMBOLS", "Symbol", "Traced", "evaluate", "order", "symbol", "trace"]
+__all__ = [
+    "FUNCTIONS",
+    "PRIMITIVES",
+    "SYMBOLS",
+    "Symbol",
+    "Traced",
+    "evaluate",
+    "order",
+    "primitive",
+    "symbol",
+    "trace",
+]
 
 FUNCTIONS = {
     "sqrt": 1,
@@ -29,6 +40,13 @@ FUNCTIONS = {
     "tanh": 1,
     "erf": 1,
 }
+
+PRIMITIVES = ("rint", "exponent", "mantissa", "pow2")
+"""What polynomials for the functions above need beside arithmetic, of one argument each; no rule uses them.
+
+rint: the nearest whole number, of two the even one.  exponent, mantissa: x = mantissa 2^exponent, mantissa in [1, 2),
+for a normal x > 0.  pow2: 2^n for a whole n in the format's range of normal numbers.
+"""
 
 _OPERATORS: Mapping[str, Callable[..., Any]] = {
     "+": operator.add,
@@ -91,6 +109,20 @@ class Symbol:
     def __rtruediv__(self, other: Any) -> "Symbol":
         return _binary("/", other, self)
 
+    def __pow__(self, power: float) -> "Symbol":
+        """A whole power, by repeated squaring; any other one has no single rounding and is not offered."""
+        if power != int(power):
+            raise TypeError(f"a recorded value has whole powers only, got {power}; use k.sqrt, k.exp and k.log")
+        n, result, square = abs(int(power)), None, self
+        while n:
+            if n & 1:
+                result = square if result is None else result * square
+            n >>= 1
+            if n:
+                square = square * square
+        result = Symbol("const", 1.0) if result is None else result
+        return 1.0 / result if power < 0 else result
+
     def __neg__(self) -> "Symbol":
         return Symbol("neg", self)
 
@@ -131,10 +163,17 @@ def symbol(name: str) -> Symbol:
     return Symbol("input", name)
 
 
+def primitive(name: str, x: Symbol) -> Symbol:
+    """One of PRIMITIVES, recorded."""
+    if name not in PRIMITIVES:
+        raise ValueError(f"no primitive {name!r}; there are {' '.join(PRIMITIVES)}")
+    return Symbol(name, x)
+
+
 class _Recorder:
     """The namespace `k` that records: each function of the closed list makes one node."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Callable[..., Symbol]:
         if name not in FUNCTIONS:
             raise AttributeError(f"k has no function {name!r}; the closed list is {' '.join(FUNCTIONS)}")
 
@@ -146,7 +185,7 @@ class _Recorder:
         return record
 
 
-SYMBOLS: Any = _Recorder()
+SYMBOLS = _Recorder()
 
 
 def order(roots: Sequence[Symbol]) -> Iterator[Symbol]:
@@ -187,7 +226,7 @@ def trace(rule: Rule) -> Traced:
         symbol("theta"),
         {s: symbol(f"state.{s}") for s in rule.state},
         {h: symbol(f"hyper.{h}") for h in hyper},
-        {s: symbol(f"scalars.{s}") for s in rule.step_scalars(2, hyper)},
+        {s: symbol(f"scalars.{s}") for s in rule.scalars},
     )
     return Traced(theta, {name: _node(value) for name, value in state.items()})
 

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 __all__ = ["NUMPY"]
 
@@ -21,6 +20,12 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
     return np.where(condition, a, b)
 
 
+def _erf(x: Any) -> Any:
+    from scipy import special  # takes longer to load than all the rest
+
+    return special.erf(x)
+
+
 NUMPY: Any = SimpleNamespace(
     sqrt=np.sqrt,
     abs=np.abs,
@@ -34,5 +39,9 @@ NUMPY: Any = SimpleNamespace(
     sin=np.sin,
     cos=np.cos,
     tanh=np.tanh,
-    erf=special.erf,
+    erf=_erf,
+    rint=np.rint,
+    exponent=lambda x: np.frexp(x)[1] - 1.0,
+    mantissa=lambda x: 2 * np.frexp(x)[0],
+    pow2=lambda n: np.ldexp(1.0, np.asarray(n, np.int64)),
 )

@@ -1,10 +1,10 @@
 """Compose a rule from named parts: a direction, a factor, and the share of v - m^2 that is the direction's variance."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from stepscope.rules import averages, parts
-from stepscope.rules.rule import Hyper, Number, Numbers, Rule, View
+from stepscope.rules.rule import Hyper, Number, Numbers, Rule, StepScalar, View
 
 __all__ = ["compose"]
 
@@ -28,11 +28,11 @@ def compose(
     of_average = direction in (parts.average, parts.sign_of_average)
     state = ("m", "S") if factor else ("m",) if of_average else ()
 
-    def step_scalars(t: int, hyper: Mapping[str, float]) -> dict[str, float]:
-        scalars = {"weight": averages.ema_weight(hyper["beta"], t)} if state else {}
-        if variance:
-            scalars["variance_of_direction"] = variance(hyper["beta"], t)
-        return scalars
+    scalars: dict[str, StepScalar] = {}
+    if state:
+        scalars["weight"] = StepScalar(("beta",), lambda t, beta: averages.ema_weight(beta, t))
+    if variance:
+        scalars["variance_of_direction"] = StepScalar(("beta",), lambda t, beta: variance(beta, t))
 
     def advance(k: Any, g: Number, old: Numbers, scalars: Numbers) -> dict[str, Number]:
         if factor:
@@ -60,7 +60,7 @@ def compose(
         source=source,
         hyper=(Hyper("lr", lr), BETA) if state else (Hyper("lr", lr),),
         state=state,
-        step_scalars=step_scalars,
+        scalars=scalars,
         update=update,
         view=view,
     )

@@ -11,15 +11,11 @@ from typing import Any
 
 from stepscope.rules import averages, parts
 from stepscope.rules.compose import compose
-from stepscope.rules.rule import Hyper, Number, Numbers, Rule, View, decayed
+from stepscope.rules.rule import Hyper, Number, Numbers, Rule, StepScalar, View, decayed
 
 __all__ = ["METHODS"]
 
 Step = tuple[Number, dict[str, Number]]
-
-
-def _no_scalars(t: int, hyper: Mapping[str, float]) -> dict[str, float]:
-    return {}
 
 
 def _ratio(k: Any, a: Number, b: Number) -> Number:
@@ -38,13 +34,17 @@ def _sgd_view(k: Any, g: Number, state: Numbers, hyper: Numbers, scalars: Number
     return View(g, None, None, 1.0)
 
 
-def _momentum_scalars(t: int, hyper: Mapping[str, float]) -> dict[str, float]:
-    """The first sample enters whole, later ones with weight 1 - dampening; `total` is the sum of all weights."""
-    mu, fresh = hyper["momentum"], 1 - hyper["dampening"]
-    if t == 1:
-        return {"carry": 0.0, "fresh": 1.0, "total": 1.0}
-    later = (t - 1.0) if mu == 1 else (1 - mu ** (t - 1)) / (1 - mu)
-    return {"carry": mu, "fresh": fresh, "total": mu ** (t - 1) + fresh * later}
+def _weights_of_all(t: int, momentum: float, dampening: float) -> float:
+    """Sum of the weights of all samples: the first one enters whole, later ones with weight 1 - dampening."""
+    later = (t - 1.0) if momentum == 1 else (1 - momentum ** (t - 1)) / (1 - momentum)
+    return momentum ** (t - 1) + (1 - dampening) * later
+
+
+_MOMENTUM_SCALARS = {
+    "carry": StepScalar(("momentum",), lambda t, momentum: 0.0 if t == 1 else momentum),
+    "fresh": StepScalar(("dampening",), lambda t, dampening: 1.0 if t == 1 else 1 - dampening),
+    "total": StepScalar(("momentum", "dampening"), _weights_of_all),
+}
 
 
 def _buffer(k: Any, g: Number, state: Numbers, scalars: Numbers) -> Number:
@@ -74,14 +74,11 @@ def _nesterov_view(k: Any, g: Number, state: Numbers, hyper: Numbers, scalars: N
 # --- Adam [Kingma & Ba 2015, Alg. 1; torch.optim.Adam] --------------------------------------------------------------
 
 
-def _adam_scalars(t: int, hyper: Mapping[str, float]) -> dict[str, float]:
-    correction1, correction2 = 1 - hyper["beta1"] ** t, 1 - hyper["beta2"] ** t
-    return {
-        "correction1": correction1,
-        "correction2": correction2,
-        "root2": correction2**0.5,
-        "step_size": hyper["lr"] / correction1,
-    }
+_ADAM_SCALARS = {
+    "correction1": StepScalar(("beta1",), lambda t, beta1: 1 - beta1**t),
+    "correction2": StepScalar(("beta2",), lambda t, beta2: 1 - beta2**t),
+    "root2": StepScalar(("beta2",), lambda t, beta2: (1 - beta2**t) ** 0.5),
+}
 
 
 def _adam_moments(k: Any, g: Number, state: Numbers, hyper: Numbers) -> dict[str, Number]:
@@ -94,7 +91,7 @@ def _adam_moments(k: Any, g: Number, state: Numbers, hyper: Numbers) -> dict[str
 def _adam(k: Any, g: Number, theta: Number, state: Numbers, hyper: Numbers, scalars: Numbers) -> Step:
     new = _adam_moments(k, g, state, hyper)
     root = k.sqrt(new["exp_avg_sq"]) / scalars["root2"] + hyper["eps"]
-    return theta + (-scalars["step_size"] * new["exp_avg"]) / root, new
+    return theta + (-(hyper["lr"] / scalars["correction1"]) * new["exp_avg"]) / root, new
 
 
 def _adam_view(k: Any, g: Number, state: Numbers, hyper: Numbers, scalars: Numbers) -> View:
@@ -121,19 +118,18 @@ def _rmsprop_view(k: Any, g: Number, state: Numbers, hyper: Numbers, scalars: Nu
     return View(k.sign(g), None, None, _ratio(k, k.abs(g), k.sqrt(v) + hyper["eps"]))
 
 
-def _adagrad_scalars(t: int, hyper: Mapping[str, float]) -> dict[str, float]:
-    slowed = 1 + (t - 1) * hyper["lr_decay"]
-    return {"rate": hyper["lr"] / slowed, "decay": 1 / slowed}
+_ADAGRAD_SCALARS = {"slowed": StepScalar(("lr_decay",), lambda t, lr_decay: 1 + (t - 1) * lr_decay)}
 
 
 def _adagrad(k: Any, g: Number, theta: Number, state: Numbers, hyper: Numbers, scalars: Numbers) -> Step:
     total = k.fma(g, g, state["sum"])
-    return theta + (-scalars["rate"] * g) / (k.sqrt(total) + hyper["eps"]), {"sum": total}
+    rate = hyper["lr"] / scalars["slowed"]
+    return theta + (-rate * g) / (k.sqrt(total) + hyper["eps"]), {"sum": total}
 
 
 def _adagrad_view(k: Any, g: Number, state: Numbers, hyper: Numbers, scalars: Numbers) -> View:
     total = k.fma(g, g, state["sum"])
-    return View(k.sign(g), None, None, _ratio(k, k.abs(g), k.sqrt(total) + hyper["eps"]), scalars["decay"])
+    return View(k.sign(g), None, None, _ratio(k, k.abs(g), k.sqrt(total) + hyper["eps"]), 1 / scalars["slowed"])
 
 
 def _adadelta(k: Any, g: Number, theta: Number, state: Numbers, hyper: Numbers, scalars: Numbers) -> Step:
@@ -160,15 +156,15 @@ _adam_rule = Rule(
     "Kingma & Ba 2015, Alg. 1; [balles2018, Eq. 4-9]",
     (_LR, Hyper("beta1", 0.9, 0.0, 1.0), Hyper("beta2", 0.999, 0.0, 1.0), _EPS),
     ("exp_avg", "exp_avg_sq"),
-    _adam_scalars,
+    _ADAM_SCALARS,
     _adam,
     _adam_view,
 )
 
 _RULES = (
-    Rule("sgd", "Robbins & Monro 1951", (_LR,), (), _no_scalars, _sgd, _sgd_view),
-    Rule("heavy_ball", "Polyak 1964", _MOMENTUM, _BUFFER, _momentum_scalars, _heavy_ball, _heavy_ball_view),
-    Rule("nesterov", "Nesterov 1983", _MOMENTUM, _BUFFER, _momentum_scalars, _nesterov, _nesterov_view),
+    Rule("sgd", "Robbins & Monro 1951", (_LR,), (), {}, _sgd, _sgd_view),
+    Rule("heavy_ball", "Polyak 1964", _MOMENTUM, _BUFFER, _MOMENTUM_SCALARS, _heavy_ball, _heavy_ball_view),
+    Rule("nesterov", "Nesterov 1983", _MOMENTUM, _BUFFER, _MOMENTUM_SCALARS, _nesterov, _nesterov_view),
     _adam_rule,
     decayed(_adam_rule, decoupled=True, name="adamw", default=1e-2, source="Loshchilov & Hutter 2019, Alg. 2"),
     Rule(
@@ -176,7 +172,7 @@ _RULES = (
         "Tieleman & Hinton 2012",
         (Hyper("lr", 1e-2), Hyper("alpha", 0.99, 0.0, 1.0, open_end=False), _EPS),
         ("square_avg",),
-        _no_scalars,
+        {},
         _rmsprop,
         _rmsprop_view,
     ),
@@ -185,7 +181,7 @@ _RULES = (
         "Duchi et al. 2011",
         (Hyper("lr", 1e-2), Hyper("lr_decay", 0.0), Hyper("eps", 1e-10)),
         ("sum",),
-        _adagrad_scalars,
+        _ADAGRAD_SCALARS,
         _adagrad,
         _adagrad_view,
     ),
@@ -194,7 +190,7 @@ _RULES = (
         "Zeiler 2012, Alg. 1",
         (Hyper("lr", 1.0), Hyper("rho", 0.9, 0.0, 1.0, open_end=False), Hyper("eps", 1e-6)),
         ("square_avg", "acc_delta"),
-        _no_scalars,
+        {},
         _adadelta,
         _adadelta_view,
     ),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-__all__ = ["Hyper", "Rule", "View", "decayed"]
+__all__ = ["Hyper", "Rule", "StepScalar", "View", "decayed"]
 
 Number = Any  # a float, tensor, array, mpmath number or symbol: whatever the rule is called with
 Numbers = Mapping[str, Number]
@@ -51,11 +51,23 @@ class Hyper:
 
 
 @dataclass(frozen=True)
+class StepScalar:
+    """A number that all coordinates of a step share: value(t, *hyper-parameters it needs), in float64 on the host.
+
+    Naming the few numbers it depends on lets a sweep compute it once for each of their values. It changes in one
+    direction from t = 2 on, so that a value equal to the one at the end of time is final.
+    """
+
+    needs: tuple[str, ...]
+    value: Callable[..., float]
+
+
+@dataclass(frozen=True, eq=False)
 class Rule:
     """One update rule. `t` counts the samples of a coordinate, its current one included, from 1.
 
     state: names of the per-coordinate state, all 0 before the first sample (but see `initial`).
-    step_scalars(t, hyper): the numbers that all coordinates of a step share, computed once in float64.
+    scalars: the numbers that all coordinates of a step share, by name; `step_scalars` computes them.
     update(k, g, theta, state, hyper, scalars) -> (theta_new, state_new).
     view(k, g, state, hyper, scalars) -> View of the same step; `state` is the state before it.
     source: the paper and the place in it.
@@ -65,7 +77,7 @@ class Rule:
     source: str
     hyper: tuple[Hyper, ...]
     state: tuple[str, ...]
-    step_scalars: Callable[[int, Mapping[str, float]], Mapping[str, float]]
+    scalars: Mapping[str, StepScalar]
     update: Callable[[Any, Number, Number, Numbers, Numbers, Numbers], tuple[Number, dict[str, Number]]]
     view: Callable[[Any, Number, Numbers, Numbers, Numbers], View]
 
@@ -73,6 +85,10 @@ class Rule:
         """Raise ValueError for the first hyper-parameter that is out of its range."""
         for h in self.hyper:
             h.check(hyper[h.name])
+
+    def step_scalars(self, t: int, hyper: Mapping[str, float]) -> dict[str, float]:
+        """The numbers of step t >= 1 that all coordinates share."""
+        return {name: one.value(t, *[hyper[h] for h in one.needs]) for name, one in self.scalars.items()}
 
     @property
     def defaults(self) -> dict[str, float]:
