@@ -53,7 +53,7 @@ __all__ = [
 if TYPE_CHECKING:
     from stepscope import errors, experiments, graph, optim, problems, report, rules, scope, simulate, store, theory
     from stepscope.errors import UserError
-    from stepscope.experiments.dissect import Dissection, dissect
+    from stepscope.experiments.dissection import Dissection, dissect
     from stepscope.problems import Problem
     from stepscope.scope import Scope
     from stepscope.store import Run

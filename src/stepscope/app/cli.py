@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import stepscope
+from stepscope.app.ledger import claims, reproduce
 from stepscope.app.simulation import simulate
 from stepscope.errors import UserError
 
@@ -150,7 +151,8 @@ def report(
     typer.echo(f"report: {write(folder, out or folder / 'report.html')}")
 
 
-app.command()(simulate)
+for verb in (simulate, claims, reproduce):
+    app.command()(verb)
 
 
 @data_app.callback(invoke_without_command=True)

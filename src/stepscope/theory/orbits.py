@@ -1,7 +1,7 @@
 """Periodic orbits of an optimizer on a deterministic loss: where they are, and whether they attract.
 
-One step of a rule is a map of (theta, state) onto itself; bias corrections are taken at their limit t -> infinity, so that
-the map does not depend on time. A k-cycle is a point that comes back after k steps; its Floquet multipliers, the
+One step of a rule is a map of (theta, state) onto itself; bias corrections are taken at their limit t -> infinity, so
+that the map does not depend on time. A k-cycle is a point that comes back after k steps; its Floquet multipliers, the
 eigenvalues of the k steps' Jacobian, say whether small disturbances die out (all inside the unit circle) or grow.
 The Jacobian is exact: the step is traced to a graph and differentiated.
 """
@@ -47,7 +47,7 @@ class Cycle:
 
     @property
     def stable(self) -> bool:
-        """Whether every small disturbance dies out. A multiplier 1 to rounding (a continuum of cycles) is not stable."""
+        """Whether every small disturbance dies out. A multiplier of 1 (a continuum of cycles) is not stable."""
         return bool(np.all(np.abs(self.multipliers) < 1 - 1e-9))
 
 
@@ -114,10 +114,10 @@ class StepMap:
             scale = np.maximum(np.abs(z), np.abs(end))
             if np.all(np.abs(miss) <= 1e-14 * scale + 1e-300):
                 break
-            change = np.linalg.lstsq(product - np.eye(len(z)), -miss, rcond=1e-12)[0]
-            if not np.all(np.isfinite(change)):
+            if not (np.all(np.isfinite(product)) and np.all(np.isfinite(miss))):
                 return None
-            z = self._damped(z, change, period, float(np.linalg.norm(miss)))
+            change = np.linalg.lstsq(product - np.eye(len(z)), -miss, rcond=1e-12)[0]
+            z = self._damped(z, np.asarray(change, np.float64), period, float(np.linalg.norm(miss)))
         path = [z]
         for _ in range(period):
             path.append(self.step(path[-1]))
@@ -155,8 +155,8 @@ def adam_two_cycle(lr: ArrayLike, beta1: ArrayLike, gradient_size: ArrayLike, ep
     """Distance between the two points of Adam's 2-cycle where the gradient is +C at one and -C at the other.
 
     lr (1 - beta1)/(1 + beta1) C/(C + eps): m alternates between +-C (1 - beta1)/(1 + beta1), sqrt(v) is C.
-    Source: [kaiser, Prop. 4], which prints C/(C^2 + eps); but sigma is C there, not C^2, so that the printed step has the
-    unit of 1/C.  beta2 does not enter.
+    Source: [kaiser, Prop. 4], which prints C/(C^2 + eps); but sigma is C there, not C^2, so that the printed step has
+    the unit of 1/C.  beta2 does not enter.
 
     >>> adam_two_cycle(1.0, 0.9, 2.0).round(6).tolist()
     0.052632

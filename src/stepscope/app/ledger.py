@@ -1,0 +1,156 @@
+"""`stepscope claims` and `stepscope reproduce`: the ledger of the papers' claims."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from stepscope.experiments.claims.claim import Finding
+    from stepscope.experiments.claims.ledger import Entry
+
+__all__ = ["claims", "reproduce"]
+
+_STYLES = {"holds": "green", "holds under a condition": "cyan", "fails": "red", "undecided": "yellow"}
+
+
+def claims(
+    only: Annotated[str, typer.Argument(metavar="[PREFIX]", help="Only claims whose id begins like this.")] = "",
+    run: Annotated[bool, typer.Option("--run", help="Test them again and compare with the stored verdicts.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Test them again and store the verdicts.")] = False,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Tests at a time.")] = 2,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --run: figures and data of each claim.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """What the papers claim, what we measured, and the verdict.
+
+    Prints the stored ledger; --run finds it out again from nothing, in a few minutes. Exit code 1: a verdict differs
+    from the stored one, or a test broke.
+    """
+    from stepscope.errors import UserError
+    from stepscope.experiments.claims import ledger
+
+    known = ledger.claims()
+    ids = [i for i in known if i.startswith(only)]
+    if not ids:
+        raise UserError(f"no claim begins with {only!r}; `stepscope reproduce` lists them.")
+    old = ledger.stored()
+    new = old
+    broken: dict[str, str] = {}
+    if run or update or not old:
+        done = 0
+
+        def said(id: str, finding: "Finding | None", seconds: float) -> None:
+            nonlocal done
+            done += 1
+            verdict = "broken" if finding is None else finding.verdict.value
+            typer.echo(f"{done:3d}/{len(ids)}  {seconds:6.1f} s  {id}: {verdict}", err=True)
+
+        findings, broken = ledger.run_all(ids, jobs, said)
+        new = {i: ledger.entry(i, finding) for i, finding in findings.items()}
+        if out is not None:
+            for i, finding in findings.items():
+                _files(i, finding, out / i)
+        if update:
+            ledger.save((old | new).values())
+    shown = [new[i] for i in ids if i in new]
+    if json:
+        _print_json(shown)
+    else:
+        _table(shown)
+    for id, problem in broken.items():
+        typer.echo(f"{id} broke:\n{problem}", err=True)
+    differing = [i for i in ids if run and i in new and (i not in old or old[i].verdict != new[i].verdict)]
+    for i in differing:
+        stored = old[i].verdict.value if i in old else "nothing"
+        typer.echo(f"{i}: {new[i].verdict.value}, but {stored} is stored", err=True)
+    if broken or differing:
+        raise typer.Exit(1)
+
+
+def reproduce(
+    id: Annotated[str, typer.Argument(metavar="[ID]", help="A claim; without one, all are listed.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the files go; by default runs/claims and the id.")
+    ] = None,
+) -> None:
+    """Test one claim again and write its figure (PDF, SVG, PNG), its data (Parquet, CSV) and its verdict."""
+    from stepscope.experiments.claims import ledger
+
+    if not id:
+        for one in ledger.claims().values():
+            typer.echo(f"{one.id:<34} {one.paper}, {one.place}: {one.statement}")
+        return
+    folder = out or Path("runs", "claims", id)
+    finding = ledger.reproduce(id, folder)
+    if finding.figure is not None:
+        _figure(finding, folder)
+    one = ledger.claims()[id]
+    typer.echo(f"{one.paper}, {one.place}\nclaim:     {one.statement}\ndecided:   {one.threshold}")
+    if one.theirs:
+        typer.echo(f"theirs:    {one.theirs}")
+    typer.echo(f"measured:  {finding.measured}\nverdict:   {finding.verdict.value}")
+    if finding.condition:
+        typer.echo(f"           {finding.condition}")
+    typer.echo(f"files:     {folder}")
+    old = ledger.stored().get(id)
+    if old is not None and old.verdict != finding.verdict:
+        typer.echo(f"the stored verdict is {old.verdict.value}", err=True)
+        raise typer.Exit(1)
+
+
+def _figure(finding: "Finding", folder: Path) -> None:
+    from stepscope.report.claims import write_figure
+
+    assert finding.figure is not None
+    write_figure(finding.figure, folder)
+
+
+def _files(id: str, finding: "Finding", folder: Path) -> None:
+    from stepscope.experiments.claims import ledger
+
+    ledger.write(id, finding, folder)
+    if finding.figure is not None:
+        _figure(finding, folder)
+
+
+def _table(rows: "list[Entry]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from stepscope.experiments.claims.ledger import claims as known
+
+    console = Console()
+    console.width = max(console.width, 100) if console.is_terminal else 160
+    table = Table(pad_edge=False)
+    for heading in ("claim", "place", "verdict", "what we measured", "what they print"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        one = known()[row.id]
+        place = f"{one.paper}, {one.place}"
+        said = f"{row.measured}{f' ({row.condition})' if row.condition else ''}"
+        verdict = Text(row.verdict.value, style=_STYLES.get(row.verdict.value, "default"))
+        table.add_row(f"{row.id}: {one.statement}", place, verdict, said, one.theirs)
+    console.print(table)
+    counts = {verdict: sum(row.verdict.value == verdict for row in rows) for verdict in _words(rows)}
+    console.print(f"{len(rows)} claims: " + ", ".join(f"{n} {v}" for v, n in counts.items()))
+
+
+def _words(rows: "list[Entry]") -> list[str]:
+    return list(dict.fromkeys(row.verdict.value for row in rows))
+
+
+def _print_json(rows: "list[Entry]") -> None:
+    import json
+
+    from stepscope.experiments.claims.ledger import claims as known
+
+    def described(row: "Entry") -> dict[str, Any]:
+        one = known()[row.id]
+        more = {name: getattr(one, name) for name in ("paper", "place", "statement", "threshold", "theirs", "family")}
+        return {**vars(row), **more}
+
+    typer.echo(json.dumps([described(row) for row in rows], indent=1))
