@@ -27,13 +27,14 @@ def _adam(gradients: np.ndarray, beta1: float = 0.9, beta2: float = 0.999, corre
 
 
 @_claim(
-    "kaiser-proposition-1", place="Prop. 1",
+    "kaiser-proposition-1",
+    place="Prop. 1",
     statement="No step of Adam is longer than lr sqrt(beta2)(1 - beta1)/sqrt((1 - beta2)(beta2 - beta1^2)), 7.3 lr at "
     "the default numbers.",
     threshold="over 10^4 random histories (heavy tails) no step exceeds the bound by 1e-9; the maximising history comes "
     "within 1 % of it",
     theirs="7.3 lr",
-)  # fmt: skip
+)
 def _prop1(random: Random) -> Finding:
     bound = float(bounds.kaiser_step_bound(0.9, 0.999))
     rng = random("histories")
@@ -44,23 +45,38 @@ def _prop1(random: Random) -> Finding:
     t = np.unique(np.geomspace(1, 20_000, 120).astype(int))
     curves = [bounds.max_step(0.9, 0.999, t, bias_correction=c) for c in (True, False)]
     figure = Figure(
-        [Panel((Line(t, curves[0], "with bias correction"), Line(t, curves[1], "without"),
-                Line(t, np.full(len(t), bound), "Prop. 1", accent=True)), "Largest possible step", "step", "in lr", x_log=True)],
-        "The largest step any gradients can cause, for each step number.", 1,
-    )  # fmt: skip
+        [
+            Panel(
+                (
+                    Line(t, curves[0], "with bias correction"),
+                    Line(t, curves[1], "without"),
+                    Line(t, np.full(len(t), bound), "Prop. 1", accent=True),
+                ),
+                "Largest possible step",
+                "step",
+                "in lr",
+                x_log=True,
+            )
+        ],
+        "The largest step any gradients can cause, for each step number.",
+        1,
+    )
     return Finding(
         decide(worst <= bound + 1e-9 and attained > 0.99 * bound),
         f"bound {bound:.4f} lr; largest of 2000 random histories {worst:.3f}, the maximising one reaches {attained:.4f} at "
         f"step 5000; with bias correction the first step can be {best[0]:.3g} lr, the 10th {best[1]:.3f}, the 100th {best[2]:.3f}",
-        n=2000, figure=figure, data={"t": t, "corrected": curves[0], "uncorrected": curves[1]},
+        n=2000,
+        figure=figure,
+        data={"t": t, "corrected": curves[0], "uncorrected": curves[1]},
     )
 
 
 @_claim(
-    "kaiser-bias-factor-induction", place="Prop. 1, proof",
+    "kaiser-bias-factor-induction",
+    place="Prop. 1, proof",
     statement="sqrt(1 - beta2^t)/(1 - beta1^t) never exceeds 1, by induction from beta2 > beta1^2.",
     threshold="it holds for every t <= 10^4 on a grid of beta1, beta2 with beta2 > beta1^2",
-)  # fmt: skip
+)
 def _induction(random: Random) -> Finding:
     b = np.linspace(0.005, 0.995, 199)
     beta1, beta2 = np.meshgrid(b, b)
@@ -71,25 +87,39 @@ def _induction(random: Random) -> Finding:
     clear = allowed & (np.abs(beta2 - beta1 * (2 - beta1)) > 1e-9)
     agree = bool(np.all((largest <= 1 + 1e-12)[clear] == known[clear]))
     figure = Figure(
-        [Panel((Map(b, b, np.where(allowed, np.where(broken, 2, 1), 0), names=("beta2 <= beta1^2", "holds", "fails")),),
-               "Is the bias factor at most 1?", "beta1", "beta2", scale="equal")],
-        "It holds exactly where beta2 >= beta1 (2 - beta1).", 1,
-    )  # fmt: skip
+        [
+            Panel(
+                (
+                    Map(
+                        b, b, np.where(allowed, np.where(broken, 2, 1), 0), names=("beta2 <= beta1^2", "holds", "fails")
+                    ),
+                ),
+                "Is the bias factor at most 1?",
+                "beta1",
+                "beta2",
+                scale="equal",
+            )
+        ],
+        "It holds exactly where beta2 >= beta1 (2 - beta1).",
+        1,
+    )
     return Finding(
         Verdict.HOLDS_IF,
         f"it fails on {broken.sum() / allowed.sum():.0%} of the grid: (0.9, 0.95) starts at "
         f"{float(bounds.bias_factor(0.9, 0.95, 1)):.2f}; the induction step needs 1 - beta1 factors it does not have",
         "beta2 >= beta1 (2 - beta1), i.e. the case t = 1, which the defaults fulfil"
         + ("" if agree else "; (the closed condition disagrees with the grid)"),
-        n=int(allowed.sum()), figure=figure,
+        n=int(allowed.sum()),
+        figure=figure,
     )
 
 
 @_claim(
-    "kaiser-proposition-1-range", place="Prop. 1, side condition",
+    "kaiser-proposition-1-range",
+    place="Prop. 1, side condition",
     statement="The step bound does not depend on how long Adam has run.",
     threshold="it stays finite as t grows, on the whole square of beta1, beta2 in (0, 1)",
-)  # fmt: skip
+)
 def _range(random: Random) -> Finding:
     steps = np.array([float(bounds.max_step(0.9, 0.8, t)) for t in (10, 100, 1000)])
     history = np.asarray(bounds.maximising_gradients(0.9, 0.8, 200))
@@ -103,11 +133,12 @@ def _range(random: Random) -> Finding:
 
 
 @_claim(
-    "kaiser-proposition-2", place="Prop. 2",
+    "kaiser-proposition-2",
+    place="Prop. 2",
     statement="On a flat Adam moves at most lr beta2 (1 - beta1)/((sqrt(beta2) - beta1) sqrt((1 - beta2)(beta2 - beta1^2))).",
     threshold="the largest distance is below the printed bound, and within 1 % of it (a sharp bound)",
     theirs="73 lr",
-)  # fmt: skip
+)
 def _prop2(random: Random) -> Finding:
     printed = float(bounds.kaiser_flat_bound(0.9, 0.999))
     true = float(bounds.flat_distance(0.9, 0.999))
@@ -127,12 +158,16 @@ def _prop2(random: Random) -> Finding:
 
 
 @_claim(
-    "kaiser-proposition-2-lipschitz", place="Prop. 2, side condition",
+    "kaiser-proposition-2-lipschitz",
+    place="Prop. 2, side condition",
     statement="The distance bound needs a Lipschitz loss.",
     threshold="the bound changes when gradients are unbounded",
-)  # fmt: skip
+)
 def _lipschitz(random: Random) -> Finding:
-    scales = [float(bounds.flat_distance(0.9, 0.999)), float(bounds.flat_distance(0.9, 0.999, eps=1e-8, largest_gradient=1e-6))]
+    scales = [
+        float(bounds.flat_distance(0.9, 0.999)),
+        float(bounds.flat_distance(0.9, 0.999, eps=1e-8, largest_gradient=1e-6)),
+    ]
     return Finding(
         Verdict.FAILS,
         f"only ratios of gradients enter, so no bound on them is needed ({scales[0]:.2f} lr for any); a bound G only matters "
@@ -141,11 +176,12 @@ def _lipschitz(random: Random) -> Finding:
 
 
 @_claim(
-    "kaiser-proposition-3", place="Prop. 3",
+    "kaiser-proposition-3",
+    place="Prop. 3",
     statement="A gradient moves Adam the more the more recent it is.",
     threshold="with one non-zero gradient the step falls with its age, for all beta1^2 < beta2; and in a general history "
     "the newest gradient's growth lengthens the step",
-)  # fmt: skip
+)
 def _prop3(random: Random) -> Finding:
     ages = np.arange(400)
     single = np.asarray(bounds.single_gradient_step(ages, 0.9, 0.999))
@@ -162,25 +198,35 @@ def _prop3(random: Random) -> Finding:
     t = np.arange(120)
     grown = [_adam(np.append(np.ones(200), [c]))[-1] for c in np.geomspace(0.1, 1000, 60)]
     figure = Figure(
-        [Panel((Line(t, single[:120]),), "One gradient, all others 0", "its age", "step in lr", y_log=True),
-         Panel((Line(np.geomspace(0.1, 1000, 60), grown),), "200 gradients of 1, then one more", "size of the newest",
-               "step in lr", x_log=True)],
+        [
+            Panel((Line(t, single[:120]),), "One gradient, all others 0", "its age", "step in lr", y_log=True),
+            Panel(
+                (Line(np.geomspace(0.1, 1000, 60), grown),),
+                "200 gradients of 1, then one more",
+                "size of the newest",
+                "step in lr",
+                x_log=True,
+            ),
+        ],
         "Left: the proof's case. Right: the newest gradient first lengthens the step, then shortens it.",
-    )  # fmt: skip
+    )
     return Finding(
         Verdict.HOLDS_IF if falls else Verdict.FAILS,
         f"it holds for a single gradient; among 500 random positive histories a 1 % larger newest gradient shortens the step "
         f"in {shrinks / 5:.0f} %; after 200 gradients of 1 its derivative at 30 is {slope:.2g}",
-        "a history that is 0 but for one gradient, and beta1^2 < beta2", n=500, figure=figure,
+        "a history that is 0 but for one gradient, and beta1^2 < beta2",
+        n=500,
+        figure=figure,
     )
 
 
 @_claim(
-    "kaiser-growing-gradients-favoured", place="Sec. 5, after Prop. 3",
+    "kaiser-growing-gradients-favoured",
+    place="Sec. 5, after Prop. 3",
     statement="At the saddle Adam steps more along the coordinate whose gradient grows than along the one whose gradient "
     "shrinks.",
     threshold="on the saddle |update of w1| > |update of w2| at each of the steps 50 to 500, for 200 random starts",
-)  # fmt: skip
+)
 def _favoured(random: Random) -> Finding:
     rng = random("starts")
     bad = 0
@@ -192,11 +238,12 @@ def _favoured(random: Random) -> Finding:
 
 
 @_claim(
-    "kaiser-adam-equation-4", place="Eq. 4",
+    "kaiser-adam-equation-4",
+    place="Eq. 4",
     statement="Adam's update can be written with uncorrected averages, a factor sqrt(1 - beta2^t)/(1 - beta1^t) and "
     "eps sqrt(1 - beta2^t).",
     threshold="equal to the original form to 1e-12 relative, for random averages and t",
-)  # fmt: skip
+)
 def _eq4(random: Random) -> Finding:
     from stepscope.theory import factors
 
@@ -211,10 +258,11 @@ def _eq4(random: Random) -> Finding:
 
 
 @_claim(
-    "kaiser-bias-correction-negligible", place="Eq. 5",
+    "kaiser-bias-correction-negligible",
+    place="Eq. 5",
     statement="For long runs bias correction does not matter.",
     threshold="leaving it out changes the first entry into the smooth valley's ball of 1e-3 by less than 10 %",
-)  # fmt: skip
+)
 def _negligible(random: Random) -> Finding:
     from stepscope.experiments.claims.variants import ADAM_UNCORRECTED
 

@@ -1,5 +1,7 @@
 """Claims of [kaiser, Sec. 6]: the valleys, the printed step counts, and periodic orbits."""
 
+# Long because the valleys' claims share their paths.
+
 from functools import cache, partial
 from typing import Any
 
@@ -21,7 +23,7 @@ _claim = partial(claim, CLAIMS, paper="kaiser")
 
 START = (0.5, 0.9)  # the paper names none; from here two of its four step counts are met exactly
 LONG = 1_000_000
-METHOD: dict[str, tuple[Any, dict[str, float]]] = {
+METHOD: dict[str, tuple[Any, dict[str, Any]]] = {
     "SGD": ("sgd", {"lr": 1e-3}),
     "AdaGrad": ("adagrad", {"lr": 1e-3}),
     "RMSProp": ("rmsprop", {"lr": 1e-3, "alpha": 0.999}),
@@ -58,8 +60,12 @@ def _valley_figure(valley: str, caption: str) -> Figure:
                     Line(path.theta[:, 0], path.theta[:, 1], method, colour=i),
                     Line(path.theta[marks, 0], path.theta[marks, 1], "quarters", accent=True),
                 ),
-                f"{method}, 10^6 steps", "x", "y", x_range=(-0.7, 0.7), y_range=(-0.3, 1.0),
-            )  # fmt: skip
+                f"{method}, 10^6 steps",
+                "x",
+                "y",
+                x_range=(-0.7, 0.7),
+                y_range=(-0.3, 1.0),
+            )
         )
     return Figure(panels, caption)
 
@@ -70,12 +76,13 @@ def _exact(theirs: int, rule: Any, valley: str, starts: Any, **numbers: Any) -> 
 
 
 @_claim(
-    "kaiser-smooth-adam-3113", place="Sec. 6, step counts",
+    "kaiser-smooth-adam-3113",
+    place="Sec. 6, step counts",
     statement="On the smooth valley Adam first comes within 1e-3 of the origin after 3113 steps.",
     threshold="some start on the grid of multiples of 0.05 in [-1, 1]^2 gives 3113 as first entry or last exit, "
     "with or without bias correction, at the default numbers",
     theirs="3113",
-)  # fmt: skip
+)
 def _adam_smooth(random: Random) -> Finding:
     x, y = (a.ravel() for a in np.meshgrid(_GRID, _GRID, indexing="ij"))
     hits, first, last = _exact(3113, "adam", "smooth_valley", (x, y))
@@ -87,18 +94,27 @@ def _adam_smooth(random: Random) -> Finding:
         f"{int(bare[0])} and {int(bare[1])}; 3113 at {hits + bare_hits} of {2 * len(x)} starts"
     )
     return Finding(
-        decide(hits + bare_hits > 0), measured, n=len(x),
-        data={"x": x, "y": y, "first": first, "last": last, "first_uncorrected": bare_first,
-              "last_uncorrected": bare_last},
-    )  # fmt: skip
+        decide(hits + bare_hits > 0),
+        measured,
+        n=len(x),
+        data={
+            "x": x,
+            "y": y,
+            "first": first,
+            "last": last,
+            "first_uncorrected": bare_first,
+            "last_uncorrected": bare_last,
+        },
+    )
 
 
 @_claim(
-    "kaiser-smooth-rmsprop-1086", place="Sec. 6, step counts",
+    "kaiser-smooth-rmsprop-1086",
+    place="Sec. 6, step counts",
     statement="On the smooth valley RMSProp first comes within 1e-3 of the origin after 1086 steps.",
     threshold="first entry is exactly 1086 from a start of the grid, with decay 0.999 and no bias correction",
     theirs="1086",
-)  # fmt: skip
+)
 def _rmsprop_smooth(random: Random) -> Finding:
     x, y = (a.ravel() for a in np.meshgrid(_GRID, _GRID, indexing="ij"))
     first, last = _entry("rmsprop", "smooth_valley", (x, y), lr=1e-3, alpha=0.999)
@@ -107,17 +123,19 @@ def _rmsprop_smooth(random: Random) -> Finding:
     return Finding(
         Verdict.HOLDS_IF if share > 0 else Verdict.FAILS,
         f"1086 exactly at {share:.1%} of the starts, (0.5, 0.9) and (0.9, 0.5) among them; {other} from (0.9, 0.9)",
-        "the start's larger coordinate is 0.9 and the other one at most 0.8; decay 0.999", n=len(x),
+        "the start's larger coordinate is 0.9 and the other one at most 0.8; decay 0.999",
+        n=len(x),
         data={"x": x, "y": y, "first": first, "last": last},
-    )  # fmt: skip
+    )
 
 
 @_claim(
-    "kaiser-sharp-adam-900", place="Sec. 6, step counts",
+    "kaiser-sharp-adam-900",
+    place="Sec. 6, step counts",
     statement="On the sharp valley Adam first comes within 1e-3 of the origin after 900 steps.",
     threshold="first entry is exactly 900 from a start of the grid, at the default numbers",
     theirs="900",
-)  # fmt: skip
+)
 def _adam_sharp(random: Random) -> Finding:
     x, y = (a.ravel() for a in np.meshgrid(_GRID, _GRID, indexing="ij"))
     first, last = _entry("adam", "sharp_valley", (x, y))
@@ -126,17 +144,19 @@ def _adam_sharp(random: Random) -> Finding:
         Verdict.HOLDS_IF if share > 0 else Verdict.FAILS,
         f"900 exactly at {share:.1%} of the starts; last exit from (0.5, 0.9) "
         f"{int(_entry('adam', 'sharp_valley', START)[1])}",
-        "the start's larger coordinate is 0.9: a step has length lr, and 0.9/lr = 900", n=len(x),
+        "the start's larger coordinate is 0.9: a step has length lr, and 0.9/lr = 900",
+        n=len(x),
         data={"x": x, "y": y, "first": first, "last": last},
-    )  # fmt: skip
+    )
 
 
 @_claim(
-    "kaiser-sharp-rmsprop-220", place="Sec. 6, step counts",
+    "kaiser-sharp-rmsprop-220",
+    place="Sec. 6, step counts",
     statement="On the sharp valley RMSProp first comes within 1e-3 of the origin after 220 steps.",
     threshold="first entry or last exit is exactly 220 from a start of the grid, with decay 0.999, 0.99 or 0.9",
     theirs="220",
-)  # fmt: skip
+)
 def _rmsprop_sharp(random: Random) -> Finding:
     x, y = (a.ravel() for a in np.meshgrid(_GRID, _GRID, indexing="ij"))
     hits = 0
@@ -151,15 +171,17 @@ def _rmsprop_sharp(random: Random) -> Finding:
         decide(hits > 0),
         f"220 at {hits} of {3 * len(x)} starts and decays; with 0.999 and a larger coordinate of 0.9 the first entry is "
         f"anything from {first[large].min()} to {first[large].max()}, 216 from (-0.75, 0.9)",
-        n=len(x), data=columns,
-    )  # fmt: skip
+        n=len(x),
+        data=columns,
+    )
 
 
 @_claim(
-    "kaiser-equations-2-3-in-use", place="Eq. 2 and 3",
+    "kaiser-equations-2-3-in-use",
+    place="Eq. 2 and 3",
     statement="The equations of AdaGrad (without a root) and RMSProp (with 1 - beta1) are the ones the experiments use.",
     threshold="the printed forms reproduce 1086 steps (RMSProp) or reach the ball of 1e-3 in 10^6 steps (AdaGrad)",
-)  # fmt: skip
+)
 def _printed(random: Random) -> Finding:
     printed, _ = _entry(RMSPROP_AS_PRINTED, "smooth_valley", START)
     usual, _ = _entry("rmsprop", "smooth_valley", START, lr=1e-3, alpha=0.999)
@@ -175,21 +197,26 @@ def _printed(random: Random) -> Finding:
 
 
 @_claim(
-    "kaiser-equation-3-weights", place="Eq. 3",
+    "kaiser-equation-3-weights",
+    place="Eq. 3",
     statement="RMSProp's average of squared gradients, with new squares weighted by 1 - beta1, is an average.",
     threshold="the weights of a long history sum to 1 to within 1e-9",
-)  # fmt: skip
+)
 def _weights(random: Random) -> Finding:
     total = float(np.sum(0.1 * 0.999 ** np.arange(100_000)))
-    return Finding(decide(abs(total - 1) < 1e-9), f"they sum to {total:.6g} at beta1 = 0.9, beta2 = 0.999: v is 100 times "
-                   "too large and steps are 10 times too short; with 1 - beta2 they sum to 1")  # fmt: skip
+    return Finding(
+        decide(abs(total - 1) < 1e-9),
+        f"they sum to {total:.6g} at beta1 = 0.9, beta2 = 0.999: v is 100 times "
+        "too large and steps are 10 times too short; with 1 - beta2 they sum to 1",
+    )
 
 
 @_claim(
-    "kaiser-equation-2-units", place="Eq. 2",
+    "kaiser-equation-2-units",
+    place="Eq. 2",
     statement="AdaGrad divides the step by the sum of squared gradients.",
     threshold="the step does not change when the loss is multiplied by 4 (an adaptive step has no unit: Sec. 2.3)",
-)  # fmt: skip
+)
 def _units(random: Random) -> Finding:
     ends = [
         float(run(ADAGRAD_WITHOUT_ROOT, f"{c}*x^2", start=(0.5,), steps=50, record=("theta",)).theta[-1, 0])
@@ -207,35 +234,44 @@ def _units(random: Random) -> Finding:
 
 
 @_claim(
-    "kaiser-smooth-first-quarter", place="Fig. 3",
+    "kaiser-smooth-first-quarter",
+    place="Fig. 3",
     statement="On the smooth valley Adam and RMSProp are at the origin within the first quarter of 10^6 steps, "
     "SGD is not.",
     threshold="after 250,000 steps Adam and RMSProp are within 1e-3 of the origin and SGD is not",
-)  # fmt: skip
+)
 def _quarter(random: Random) -> Finding:
     at = {m: float(np.hypot(*_path(m, "smooth_valley").theta[2500])) for m in METHOD}
     good = at["Adam"] < 1e-3 and at["RMSProp"] < 1e-3 < at["SGD"]
     figure = _valley_figure("smooth_valley", "The smooth valley x^2 + 1e-3 y^2: 10^6 steps of lr 1e-3 from (0.5, 0.9).")
-    return Finding(decide(good), "distance after a quarter: " + ", ".join(f"{m} {v:.2g}" for m, v in at.items()),
-                   figure=figure, data={m: np.hypot(*_path(m, "smooth_valley").theta.T) for m in METHOD})  # fmt: skip
+    return Finding(
+        decide(good),
+        "distance after a quarter: " + ", ".join(f"{m} {v:.2g}" for m, v in at.items()),
+        figure=figure,
+        data={m: np.hypot(*_path(m, "smooth_valley").theta.T) for m in METHOD},
+    )
 
 
 @_claim(
-    "kaiser-smooth-sgd-no-oscillation", place="Fig. 3",
+    "kaiser-smooth-sgd-no-oscillation",
+    place="Fig. 3",
     statement="SGD descends the smooth valley without oscillating.",
     threshold="no coordinate of its path changes sign",
-)  # fmt: skip
+)
 def _sgd_smooth(random: Random) -> Finding:
     path = run("sgd", "smooth_valley", start=START, steps=20_000, lr=1e-3, record=("theta",)).theta
     changes = int((np.diff(np.sign(path), axis=0) != 0).sum())
-    return Finding(decide(changes == 0), f"{changes} sign changes in 20,000 steps at lr 1e-3; lr times curvature is 0.002")
+    return Finding(
+        decide(changes == 0), f"{changes} sign changes in 20,000 steps at lr 1e-3; lr times curvature is 0.002"
+    )
 
 
 @_claim(
-    "kaiser-sharp-sgd-oscillates", place="Fig. 4",
+    "kaiser-sharp-sgd-oscillates",
+    place="Fig. 4",
     statement="On the sharp valley SGD oscillates about its starting point and gets nowhere.",
     threshold="after 10^6 steps y has moved by less than a quarter of the way and x still changes sign at each step",
-)  # fmt: skip
+)
 def _sgd_sharp(random: Random) -> Finding:
     path = run("sgd", "sharp_valley", start=START, steps=LONG, lr=1e-3, every=LONG, record=("theta",)).theta[-1]
     moved = START[1] - float(path[1])
@@ -244,16 +280,18 @@ def _sgd_sharp(random: Random) -> Finding:
         decide(moved < 0.25 * START[1] and abs(float(path[0])) < 2e-3),
         f"x reaches the wall after 500 steps and stays within one step of it ({float(path[0]):.1g}); y moves {moved:.3g} in "
         "10^6 steps, lr times the slope 1e-4 each",
-        figure=figure, data={"x": _path("SGD", "sharp_valley").theta[:, 0], "y": _path("SGD", "sharp_valley").theta[:, 1]},
-    )  # fmt: skip
+        figure=figure,
+        data={"x": _path("SGD", "sharp_valley").theta[:, 0], "y": _path("SGD", "sharp_valley").theta[:, 1]},
+    )
 
 
 @_claim(
-    "kaiser-sharp-adagrad-flow", place="Fig. 4",
+    "kaiser-sharp-adagrad-flow",
+    place="Fig. 4",
     statement="AdaGrad follows the gradient flow on the sharp valley and runs out of time.",
     threshold="after 10^6 steps AdaGrad is farther than 1e-3 from the origin; its path stays within 0.05 of the gradient "
     "flow's (straight to the wall, then along it)",
-)  # fmt: skip
+)
 def _adagrad_sharp(random: Random) -> Finding:
     path = _path("AdaGrad", "sharp_valley").theta
     left = float(np.hypot(*path[-1]))
@@ -264,20 +302,23 @@ def _adagrad_sharp(random: Random) -> Finding:
         f"distance to the origin after 10^6 steps {left:.2g}, but its path leaves the flow's by up to {off:.2g}: its steps "
         "do not see that one slope is 10^4 times the other, and it goes along the diagonal",
         data={"x": path[:, 0], "y": path[:, 1]},
-    )  # fmt: skip
+    )
 
 
 @_claim(
-    "kaiser-sharp-rmsprop-damped", place="Fig. 4",
+    "kaiser-sharp-rmsprop-damped",
+    place="Fig. 4",
     statement="RMSProp's oscillations on the sharp valley decay all the way, like those of an underdamped spring.",
     threshold="the largest |x| of successive hundreds of steps falls by a factor 10 before x first is 0, from the "
     "majority of random starts (decay 0.999, lr 1e-3)",
-)  # fmt: skip
+)
 def _rmsprop_decay(random: Random) -> Finding:
     x = random("starts").uniform(-1, 1, 2000)
     numbers = {"lr": 1e-3, "alpha": 0.999}
     ends = {
-        dtype: sweep("rmsprop", "absolute", start=(x,), steps=20_000, dtype=dtype, observe=("theta", "amplitude"), **numbers)
+        dtype: sweep(
+            "rmsprop", "absolute", start=(x,), steps=20_000, dtype=dtype, observe=("theta", "amplitude"), **numbers
+        )
         for dtype in ("float64", "extended")
     }
     rest = ends["float64"].theta[0] == 0
@@ -291,27 +332,44 @@ def _rmsprop_decay(random: Random) -> Finding:
         if zero < len(size) and signs == "-":
             signs = "".join("+" if v > 0 else "-" for v in path[500 + zero - 8 : 500 + zero])
     figure = Figure(
-        [Panel((Line(np.arange(3850, 3890), run("rmsprop", "absolute", start=(0.5,), steps=3889, record=("theta",),
-                     **numbers).theta[3850:, 0]),), "RMSProp on |x| from 0.5", "step", "x")],
+        [
+            Panel(
+                (
+                    Line(
+                        np.arange(3850, 3890),
+                        run("rmsprop", "absolute", start=(0.5,), steps=3889, record=("theta",), **numbers).theta[
+                            3850:, 0
+                        ],
+                    ),
+                ),
+                "RMSProp on |x| from 0.5",
+                "step",
+                "x",
+            )
+        ],
         "Steps keep the length lr until x lands on 0: their slowly changing lengths cancel in sign patterns like "
-        "+--+ -++-, which kill ever higher differences.", 1,
-    )  # fmt: skip
+        "+--+ -++-, which kill ever higher differences.",
+        1,
+    )
     return Finding(
         decide(fading > 100),
         f"from {fading} of 200 starts; v stays near 1 where |gradient| is 1, so jumps keep the length lr. Then x lands on "
         f"exactly 0 from {rest.mean():.0%} of 2000 starts ({(ends['extended'].theta[0] == 0).mean():.0%} with a 64-bit "
         f"significand): the lengths of successive jumps cancel to high order (last signs {signs}); the others end in a "
         f"2-cycle of width {ends['float64'].amplitude[0][~rest].max():.2g}",
-        n=len(x), figure=figure, data={"start": x, "x": ends["float64"].theta[0]},
-    )  # fmt: skip
+        n=len(x),
+        figure=figure,
+        data={"start": x, "x": ends["float64"].theta[0]},
+    )
 
 
 @_claim(
-    "kaiser-sharp-adam-cycle", place="Fig. 5b",
+    "kaiser-sharp-adam-cycle",
+    place="Fig. 5b",
     statement="Adam settles into a cycle of period 12 on the sharp valley.",
     threshold="period 12 from the majority of starts on the grid after 10^6 steps",
     theirs="12",
-)  # fmt: skip
+)
 def _sharp_period(random: Random) -> Finding:
     grid = _GRID[1::4]
     x, y = (a.ravel() for a in np.meshgrid(grid, grid, indexing="ij"))
@@ -322,18 +380,27 @@ def _sharp_period(random: Random) -> Finding:
     verdict = Verdict.HOLDS if share > 0.5 else Verdict.HOLDS_IF if share > 0 else Verdict.FAILS
     condition = "it depends on the start" if verdict is Verdict.HOLDS_IF else ""
     tail = run("adam", "sharp_valley", start=(0.9, 0.5), steps=200_048, record=("theta",)).theta[-49:, 0]
-    figure = Figure([Panel((Line(np.arange(49), tail, "x from (0.9, 0.5)"),), "Adam on the sharp valley", "step", "x")],
-                    "The last 48 of 200,000 steps.")  # fmt: skip
-    return Finding(verdict, f"periods after 10^6 steps: {said} of {len(x)} starts", condition, n=len(x), figure=figure,
-                   data={"x": x, "y": y, "period": result.period})  # fmt: skip
+    figure = Figure(
+        [Panel((Line(np.arange(49), tail, "x from (0.9, 0.5)"),), "Adam on the sharp valley", "step", "x")],
+        "The last 48 of 200,000 steps.",
+    )
+    return Finding(
+        verdict,
+        f"periods after 10^6 steps: {said} of {len(x)} starts",
+        condition,
+        n=len(x),
+        figure=figure,
+        data={"x": x, "y": y, "period": result.period},
+    )
 
 
 @_claim(
-    "kaiser-smooth-adam-period-2", place="Fig. 5a",
+    "kaiser-smooth-adam-period-2",
+    place="Fig. 5a",
     statement="Adam ends in a cycle of period 2 on the smooth valley.",
     threshold="period 2 with an amplitude above 1e-9 from the majority of starts after 10^6 steps",
     theirs="2",
-)  # fmt: skip
+)
 def _smooth_period(random: Random) -> Finding:
     grid = _GRID[1::4]
     x, y = (a.ravel() for a in np.meshgrid(grid, grid, indexing="ij"))
@@ -342,22 +409,35 @@ def _smooth_period(random: Random) -> Finding:
     path = run("adam", "smooth_valley", start=START, steps=60_000, every=10, record=("theta",))
     size = np.abs(path.theta[:, 0])
     burst = int(path.steps[np.flatnonzero((path.steps > 3000) & (size > 1e-4))[0]])
-    figure = Figure([Panel((Line(path.steps, np.maximum(size, 1e-300), "|x|"),), "Adam on the smooth valley", "step",
-                           "|x|", y_log=True)], "Decay below any rounding, then bursts: v forgets faster than 2/lr.")  # fmt: skip
+    figure = Figure(
+        [
+            Panel(
+                (Line(path.steps, np.maximum(size, 1e-300), "|x|"),),
+                "Adam on the smooth valley",
+                "step",
+                "|x|",
+                y_log=True,
+            )
+        ],
+        "Decay below any rounding, then bursts: v forgets faster than 2/lr.",
+    )
     return Finding(
         decide(share > 0.5),
         f"period 2 from {share:.0%} of {len(x)} starts; instead x decays below 1e-100 and bursts (first above 1e-4 again at "
         f"step {burst}) when v has decayed so far that lr h/sqrt(v) exceeds (2 + 2 beta1)/(1 - beta1) = 38",
-        n=len(x), figure=figure, data={"x": x, "y": y, "period": result.period},
-    )  # fmt: skip
+        n=len(x),
+        figure=figure,
+        data={"x": x, "y": y, "period": result.period},
+    )
 
 
 @_claim(
-    "kaiser-adam-only-one-not-converging", place="Sec. 6, Fig. 5",
+    "kaiser-adam-only-one-not-converging",
+    place="Sec. 6, Fig. 5",
     statement="Adam is the only one of the four methods that converges in neither valley.",
     threshold="x converges (|x| < 1e-6 during the last 10^5 of 10^6 steps, extended exponent range) in at least one "
     "valley for each other method, and in none for Adam",
-)  # fmt: skip
+)
 def _only_adam(random: Random) -> Finding:
     largest: dict[str, list[float]] = {}
     start = (0.5 + random("start").uniform(-1e-3, 1e-3), 0.9)  # no multiple of lr, so that no step lands on 0 by chance
@@ -377,11 +457,12 @@ def _only_adam(random: Random) -> Finding:
 
 
 @_claim(
-    "kaiser-rmsprop-faster-in-valleys", place="Sec. 6, conclusion",
+    "kaiser-rmsprop-faster-in-valleys",
+    place="Sec. 6, conclusion",
     statement="RMSProp reaches the bottom of a valley sooner than Adam.",
     threshold="first entry into the ball of 1e-3 is earlier for RMSProp from at least 95 % of the grid's starts, "
     "in both valleys",
-)  # fmt: skip
+)
 def _faster(random: Random) -> Finding:
     x, y = (a.ravel() for a in np.meshgrid(_GRID, _GRID, indexing="ij"))
     shares = []
@@ -399,16 +480,19 @@ def _faster(random: Random) -> Finding:
         verdict,
         f"sooner from {shares[0]:.0%} of the starts on the smooth and {shares[1]:.0%} on the sharp valley; its head start "
         f"is the missing bias correction (its first step is {first:.1f} lr long)",
-        "on the smooth valley only" if verdict is Verdict.HOLDS_IF else "", n=len(x), data=data,
-    )  # fmt: skip
+        "on the smooth valley only" if verdict is Verdict.HOLDS_IF else "",
+        n=len(x),
+        data=data,
+    )
 
 
 @_claim(
-    "kaiser-proposition-4", place="Prop. 4",
+    "kaiser-proposition-4",
+    place="Prop. 4",
     statement="Adam has a 2-cycle where two points one step apart have opposite gradients, C and -C; the step is printed "
     "as lr C (1 - beta1)/((C^2 + eps)(1 + beta1)).",
     threshold="a 2-cycle exists on x^2 whose width is the printed one to within 1e-6",
-)  # fmt: skip
+)
 def _prop4(random: Random) -> Finding:
     inputs, loss, _ = graph_of(find("x^2"))
     lr = 0.1
@@ -429,24 +513,28 @@ def _prop4(random: Random) -> Finding:
 
 
 @_claim(
-    "kaiser-all-have-2-cycles", place="Sec. 6, after Prop. 4",
+    "kaiser-all-have-2-cycles",
+    place="Sec. 6, after Prop. 4",
     statement="Every gradient method is open to 2-periodic oscillation.",
     threshold="a 2-cycle (residual below 1e-9) is found for SGD, momentum, RMSProp and AdaGrad on a quadratic",
-)  # fmt: skip
+)
 def _all_cycle(random: Random) -> Finding:
     found: dict[str, str] = {}
     for name, numbers in (("sgd", {"lr": 1.0}), ("heavy_ball", {"lr": 1.9, "momentum": 0.9}), ("rmsprop", {"lr": 0.1})):
         inputs, loss, _ = graph_of(find("x^2"))
         at = StepMap(METHODS[name], loss, inputs, numbers)
         width = 0.1 if name == "rmsprop" else 1.0
-        guess = [width / 2, *({"momentum_buffer": -width / 1.9, "square_avg": width**2}[s] for s in METHODS[name].state)]
+        guess = [
+            width / 2,
+            *({"momentum_buffer": -width / 1.9, "square_avg": width**2}[s] for s in METHODS[name].state),
+        ]
         cycle = at.cycle(guess, 2)
-        found[name] = "none" if cycle is None else f"width {cycle.amplitude[0]:.3g}, multiplier {abs(cycle.multipliers[0]):.3f}"
+        found[name] = (
+            "none" if cycle is None else f"width {cycle.amplitude[0]:.3g}, multiplier {abs(cycle.multipliers[0]):.3f}"
+        )
     have = [name for name, text in found.items() if text != "none"]
     return Finding(
         Verdict.HOLDS_IF if len(have) == 3 else Verdict.FAILS,
         "; ".join(f"{n}: {t}" for n, t in found.items()) + "; AdaGrad has none: its sum of squares grows at each step",
         "not AdaGrad; SGD and momentum only at one step size, lr h = 2 and 2 (1 + momentum), and then as a continuum",
     )
-
-

@@ -18,7 +18,9 @@ ADAM_UNCORRECTED: Rule = replace(
 )
 
 
-def _adagrad(k: Any, g: Any, theta: Any, state: Numbers, hyper: Numbers, scalars: Numbers) -> tuple[Any, dict[str, Any]]:
+def _adagrad(
+    k: Any, g: Any, theta: Any, state: Numbers, hyper: Numbers, scalars: Numbers
+) -> tuple[Any, dict[str, Any]]:
     total = k.fma(g, g, state["sum"])
     return theta + (-hyper["lr"] * g) / (total + hyper["eps"]), {"sum": total}
 
@@ -38,7 +40,9 @@ ADAGRAD_WITHOUT_ROOT: Rule = replace(
 )
 
 
-def _rmsprop(k: Any, g: Any, theta: Any, state: Numbers, hyper: Numbers, scalars: Numbers) -> tuple[Any, dict[str, Any]]:
+def _rmsprop(
+    k: Any, g: Any, theta: Any, state: Numbers, hyper: Numbers, scalars: Numbers
+) -> tuple[Any, dict[str, Any]]:
     v = hyper["beta2"] * state["square_avg"] + (1 - hyper["beta1"]) * (g * g)
     return theta - hyper["lr"] * g / (k.sqrt(v) + hyper["eps"]), {"square_avg": v}
 
