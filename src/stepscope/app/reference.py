@@ -37,7 +37,57 @@ def columns() -> str:
     return f"# What is recorded\n\n{MADE}{head}" + "\n\n".join(rows) + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": command_line, "columns.md": columns}
+_PAPERS = {
+    "balles2018": "Dissecting Adam [balles2018]",
+    "eigen2025": "Gradient Spread [eigen2025]",
+    "kaiser": "Exploring the Dynamics of Adam [kaiser]",
+    "tutorial": "The tutorial [tutorial]",
+    "stepscope": "Beyond the papers",
+}
+
+
+def ledger() -> str:
+    """Every claim of the papers with its stored verdict."""
+    from stepscope.experiments.claims.ledger import claims, stored
+    from stepscope.experiments.claims.places import PLACES
+
+    rows, known = stored(), claims()
+    head = (
+        "What the papers claim, how each claim is decided, and what we measured. A threshold is fixed in code before\n"
+        "the test runs; a claim that fails stays in the list. `stepscope reproduce ID` tests one again and writes its\n"
+        "figure and data, `stepscope claims --run` tests all of them.\n\n"
+        "Verdicts: *holds*; *holds under a condition*, which is named; *fails*; *undecided*, where the interval\n"
+        "includes the threshold or the corrected p value exceeds 0.05 (claims about one figure are corrected together);\n"
+        "*indicates*, where only part of a claim can be tested.\n\n"
+    )
+    parts = []
+    for paper, title in _PAPERS.items():
+        here = [one for one in known.values() if one.paper == paper and one.id in rows]
+        counts = [
+            f"{sum(rows[o.id].verdict == v for o in here)} {v.value}"
+            for v in dict.fromkeys(rows[o.id].verdict for o in here)
+        ]
+        lines = [f"## {title}", "", f"{len(here)} claims: {', '.join(counts)}.", ""]
+        lines += ["| place | claim and threshold | verdict | measured | printed |", "|---|---|---|---|---|"]
+        for one in here:
+            row = rows[one.id]
+            condition = f" ({row.condition})" if row.condition else ""
+            cells = (
+                f"{one.place}<br>`{one.id}`",
+                f"{one.statement}<br>*Decided by:* {one.threshold}.",
+                f"**{row.verdict.value}**{condition}",
+                row.measured,
+                one.theirs,
+            )
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        untested = {place: why for place, why in PLACES[paper].items() if why}
+        if untested:
+            lines += ["", "Not tested: " + "; ".join(f"{place} ({why})" for place, why in untested.items()) + "."]
+        parts.append("\n".join(lines))
+    return f"# Claims\n\n{MADE}{head}" + "\n\n".join(parts) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli.md": command_line, "columns.md": columns, "claims.md": ledger}
 
 
 def _sections(command: Any, path: str) -> Iterator[str]:

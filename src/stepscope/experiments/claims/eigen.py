@@ -179,6 +179,7 @@ def _perfect(random: Random) -> Finding:
                 "gamma",
                 "step / lr",
                 x_log=True,
+                x_range=(1e-3, 1e3),
             ),
             Panel(
                 (Points(ball["spread"], ball["step"], "momentum 0.99", value=ball["t"]),),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stepscope.experiments.claims.claim import Claim, Finding, Random, Verdict, claim, decide
-from stepscope.experiments.claims.figure import Figure, Levels, Line, Panel
+from stepscope.experiments.claims.figure import Figure, Levels, Line, Panel, Points
 from stepscope.experiments.claims.variants import ADAGRAD_WITHOUT_ROOT, ADAM_UNCORRECTED, RMSPROP_AS_PRINTED
 from stepscope.graph.numpy_namespace import NUMPY
 from stepscope.rules import METHODS
@@ -58,7 +58,7 @@ def _valley_figure(valley: str, caption: str) -> Figure:
                 (
                     Levels(x, y, loss),
                     Line(path.theta[:, 0], path.theta[:, 1], method, colour=i),
-                    Line(path.theta[marks, 0], path.theta[marks, 1], "quarters", accent=True),
+                    Points(path.theta[marks, 0], path.theta[marks, 1], "quarters", colour=6),
                 ),
                 f"{method}, 10^6 steps",
                 "x",
@@ -503,10 +503,15 @@ def _prop4(random: Random) -> Finding:
     assert cycle is not None
     printed = lr * slope / (slope**2 + 1e-8) * 0.1 / 1.9
     grown = float(np.abs(cycle.multipliers[0]))
+    small = StepMap(METHODS["adam"], loss, inputs, {"lr": lr, "beta1": 0.2})
+    wide = float(adam_two_cycle(lr, 0.2, 1.0))
+    attracting = small.cycle([wide / 2, -wide * 0.8 / 1.2, wide**2], 2)
+    assert attracting is not None
     return Finding(
         Verdict.HOLDS_IF,
         f"a 2-cycle of width {cycle.amplitude[0]:.6g} on x^2 at lr 0.1; the printed width for its C = {slope:.4g} is "
-        f"{printed:.4g}. It repels: its largest multiplier is {grown:.3f} in size, so no run ends in it",
+        f"{printed:.4g}. It repels: its largest multiplier is {grown:.3f} in size, so no run ends in it; with beta1 = 0.2 the largest is {abs(attracting.multipliers[0]):.4f} and "
+        "runs do",
         "with C/(C + eps) in the place of C/(C^2 + eps): sigma is C, not C^2",
         data={"multiplier": np.abs(cycle.multipliers)},
     )

@@ -2,10 +2,12 @@
 
 import importlib
 import json
+import os
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
@@ -118,7 +120,7 @@ def run_all(
     wanted = list(claims()) if ids is None else list(ids)
     raw: dict[str, Finding] = {}
     broken: dict[str, str] = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for future in as_completed([pool.submit(_tested, i) for i in wanted]):
             id, finding, problem, seconds = future.result()
             if finding is None:
@@ -128,6 +130,22 @@ def run_all(
             progress(id, finding, seconds)
     findings = corrected(raw, {i: claims()[i].family for i in raw})
     return {i: findings[i] for i in wanted if i in findings}, broken
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """New processes multiply matrices with one thread: several would compete, and round in another order."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
 
 
 def reproduce(id: str, out: Path) -> Finding:
