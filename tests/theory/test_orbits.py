@@ -39,16 +39,16 @@ def test_adam_s_two_cycle_on_a_parabola_is_where_the_formula_says(beta1, lr, eps
     assert cycle.amplitude[0] == pytest.approx(exact, rel=1e-5)  # its gradient is not quite the guess's where eps > 0
 
 
-@pytest.mark.parametrize(("beta1", "stable"), [(0.1, True), (0.2, True), (0.5, False), (0.9, False)])
+@pytest.mark.parametrize(("beta1", "stable"), [(0.05, True), (0.1, True), (0.5, False), (0.9, False)])
 def test_adam_s_two_cycle_repels_unless_beta1_is_small(beta1, stable):
-    """Followed by simulation: a disturbance of 1e-6 has died out or grown after 20,000 steps."""
+    """Followed by simulation: a disturbance of 1e-3 has shrunk a hundredfold or grown after 60,000 steps."""
     at = StepMap(METHODS["adam"], PARABOLA, [X], {"lr": 0.1, "beta1": beta1})
     width = float(adam_two_cycle(0.1, beta1, 1.0))
     cycle = at.cycle([width / 2, -width * (1 - beta1) / (1 + beta1), width**2], 2)
     assert cycle.stable is stable
     start = np.concatenate([cycle.points[0], cycle.states[0].ravel()])
-    end = at.settle(start * (1 + 1e-6), 20_000)
-    assert (np.abs(end[0] - start[0]) < 1e-8 * width) is np.bool_(stable)
+    end = at.settle(start * (1 + 1e-3), 60_000)
+    assert (np.abs(end[0] - start[0]) < 1e-5 * width) is np.bool_(stable)
 
 
 def test_a_disturbance_grows_by_the_leading_multiplier():

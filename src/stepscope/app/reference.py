@@ -57,7 +57,7 @@ def ledger() -> str:
         "the test runs; a claim that fails stays in the list. `stepscope reproduce ID` tests one again and writes its\n"
         "figure and data, `stepscope claims --run` tests all of them.\n\n"
         "Verdicts: *holds*; *holds under a condition*, which is named; *fails*; *undecided*, where the interval\n"
-        "includes the threshold or the corrected p value exceeds 0.05 (claims about one figure are corrected together);\n"
+        "includes the threshold or the p value, corrected over the claims about one figure, exceeds 0.05;\n"
         "*indicates*, where only part of a claim can be tested.\n\n"
     )
     parts = []

@@ -503,14 +503,14 @@ def _prop4(random: Random) -> Finding:
     assert cycle is not None
     printed = lr * slope / (slope**2 + 1e-8) * 0.1 / 1.9
     grown = float(np.abs(cycle.multipliers[0]))
-    small = StepMap(METHODS["adam"], loss, inputs, {"lr": lr, "beta1": 0.2})
-    wide = float(adam_two_cycle(lr, 0.2, 1.0))
-    attracting = small.cycle([wide / 2, -wide * 0.8 / 1.2, wide**2], 2)
+    small = StepMap(METHODS["adam"], loss, inputs, {"lr": lr, "beta1": 0.1})
+    wide = float(adam_two_cycle(lr, 0.1, 1.0))
+    attracting = small.cycle([wide / 2, -wide * 0.9 / 1.1, wide**2], 2)
     assert attracting is not None
     return Finding(
         Verdict.HOLDS_IF,
         f"a 2-cycle of width {cycle.amplitude[0]:.6g} on x^2 at lr 0.1; the printed width for its C = {slope:.4g} is "
-        f"{printed:.4g}. It repels: its largest multiplier is {grown:.3f} in size, so no run ends in it; with beta1 = 0.2 the largest is {abs(attracting.multipliers[0]):.4f} and "
+        f"{printed:.4g}. It repels: its largest multiplier is {grown:.3f} in size, so no run ends in it; with beta1 = 0.1 the largest is {abs(attracting.multipliers[0]):.4f} and "
         "runs do",
         "with C/(C + eps) in the place of C/(C^2 + eps): sigma is C, not C^2",
         data={"multiplier": np.abs(cycle.multipliers)},
