@@ -9,6 +9,14 @@ from stepscope import store
 HERE = Path(__file__).parent
 
 
+def _said(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    unit, scale = next(
+        (u, s) for u, s in (("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)) if seconds * s >= 1 or u == "ns"
+    )
+    return f"{seconds * scale:.2f} {unit}"
+
+
 def main(names: list[str]) -> None:
     """Run the named benchmarks, or all of them."""
     known = sorted(path.stem for path in HERE.glob("[!_]*.py"))
@@ -19,7 +27,7 @@ def main(names: list[str]) -> None:
         print(f"\n{name}")
         for row in rows:
             ratio = f"{row['ratio']:8.2f} x {row['to']}" if "ratio" in row else ""
-            print(f"  {row['what']:<40} {1000 * row['seconds']:10.2f} ms {ratio}")
+            print(f"  {row['what']:<60} {_said(row['seconds']):>10} {ratio}")
         target = HERE / "results" / f"{name}.json"
         target.parent.mkdir(exist_ok=True)
         environment = store.provenance(command=["python", "-m", "benchmarks", name])

@@ -134,6 +134,31 @@ def test_a_flushing_thread_does_not_flush_the_simulation():
     assert flushed == 2.0**-1050
 
 
+def test_numpy_refuses_a_flushing_thread(monkeypatch: pytest.MonkeyPatch):
+    """The interpreter cannot set the processor's mode, so it says what to do instead of computing something else."""
+    monkeypatch.setattr(kernel, "available", lambda: False)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush")
+    try:
+        with pytest.raises(UserError, match="set_flush_denormal"):
+            run("sgd", "parabola", start=(1.0,), lr=0.25, steps=5, record=("theta",))
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_shifted_gradients_make_the_stochastic_quadratic():
+    """g = Q (theta - sigma z): covariance sigma^2 Q Q. Entries of n = 2e5 draws within 6 standard errors."""
+    n = 200_000
+    step = sweep(
+        "sgd", "x^2 + x*y + 2*y^2", start=(1.0, -1.0), lr=1.0, steps=1, noise="shift", sigma=0.7, seed=np.arange(n)
+    )
+    g = np.array([[1.0], [-1.0]]) - step.theta
+    Q = np.array([[2.0, 1.0], [1.0, 4.0]])
+    exact = 0.49 * Q @ Q
+    np.testing.assert_allclose(np.cov(g), exact, atol=6 * np.sqrt(2 / n) * exact.max())
+    np.testing.assert_allclose(g.mean(axis=1), Q @ [1.0, -1.0], atol=6 * np.sqrt(exact.max() / n))
+
+
 def test_records_thin_out_without_changing():
     full = run("msvag", "rosenbrock", steps=103)
     thin = run("msvag", "rosenbrock", steps=103, every=10)

@@ -86,7 +86,11 @@ def simulate(
         ),
     ] = None,
     noise: Annotated[
-        str | None, typer.Option(metavar="additive|relative", help="Gradient noise: sigma z, or sigma |g| z.")
+        str | None,
+        typer.Option(
+            metavar="additive|relative|shift",
+            help="Gradient noise sigma z, or sigma |g| z, or the gradient at a point off by sigma z.",
+        ),
     ] = None,
     sigma: Annotated[str, typer.Option(metavar="S", help="Its standard deviation; may be a range.")] = "0",
     seed: Annotated[int, typer.Option(metavar="N", help="Of the noise.")] = 0,
@@ -121,7 +125,7 @@ def simulate(
     points = None if start is None else [parse_numbers(text) for text in start.split(",")]
     level = parse_numbers(sigma)
     if noise is None and level != 0.0:
-        raise UserError("--sigma needs --noise additive or --noise relative.")
+        raise UserError("--sigma needs --noise additive, relative or shift.")
     varied = [v for v in (*(points or ()), *numbers.values(), level) if isinstance(v, Axis)]
     from stepscope import simulate as engine
 

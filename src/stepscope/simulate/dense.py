@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from stepscope.errors import UserError, unknown_name
 from stepscope.graph.numpy_namespace import NUMPY
 from stepscope.rules import METHODS, Rule
+from stepscope.simulate.interpreter import check_subnormals
 
 __all__ = [
     "DenseRun",
@@ -159,6 +160,7 @@ def run(
     if unknown := set(numbers) - set(rule.defaults):
         raise unknown_name(f"setting of {rule.name}", sorted(unknown)[0], rule.defaults)
     hyper: dict[str, Any] = {**rule.defaults, **numbers}
+    check_subnormals()
     begin = np.zeros(problem.dims) if start is None else np.asarray(start, np.float64)
     if begin.shape not in ((problem.dims,), (problem.dims, repeats)):
         raise UserError(f"start has shape {begin.shape}; it must be ({problem.dims},) or ({problem.dims}, {repeats}).")

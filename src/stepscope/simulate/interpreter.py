@@ -10,14 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stepscope.errors import UserError
 from stepscope.graph.expression import evaluate
 from stepscope.graph.numpy_namespace import NUMPY
 from stepscope.simulate.noise import normals
 from stepscope.simulate.program import Program
 
-__all__ = ["interpret"]
+__all__ = ["check_subnormals", "interpret"]
 
 Array = NDArray[Any]
+
+
+def check_subnormals() -> None:
+    """Raise UserError in a thread whose processor mode makes subnormal numbers 0, which would change results."""
+    smallest = np.array([2.0**-1074])
+    if smallest[0] * 1.0 == 0 or (smallest * 1.0)[0] == 0:
+        raise UserError(
+            "this thread treats subnormal numbers as 0, which changes what NumPy computes; "
+            "call torch.set_flush_denormal(False) first."
+        )
 
 
 def interpret(
@@ -34,6 +45,7 @@ def interpret(
 
     scalars: [lane or 1, t], as the tables have them.  out: [row, column, lane], filled as a kernel fills it.
     """
+    check_subnormals()
     first, last = steps
     kind = next(iter(carried.values())).dtype.type
     row = 0

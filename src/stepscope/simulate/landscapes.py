@@ -256,6 +256,29 @@ def _logistic(k: Any, x: Sequence[Number], p: Mapping[str, Number]) -> Number:
     return total / len(_POINTS)
 
 
+# An instance that sign descent cannot leave: features are the label, two constants, and each example's own.
+_LABELS = (1.0, 1.0, -1.0)
+_OWN = ((3,), (4,), (5, 6, 7, 8, 9))
+
+
+@_named(
+    "wilson",
+    "[balles2018, Sec. 5], after Wilson et al. 2017",
+    " ".join(f"w{i + 1}" for i in range(10)),
+    start=(0.0,) * 10,
+    view=((-1.0, 1.0),) * 10,
+)
+def _wilson(k: Any, x: Sequence[Number], p: Mapping[str, Number]) -> Number:
+    """Least squares on three examples with X sign(X' y) = 4 y, which hold sign descent on the ray of sign(X' y)."""
+    total: Number = 0.0
+    for label, own in zip(_LABELS, _OWN, strict=True):
+        error = label * x[0] + x[1] + x[2] - label
+        for i in own:
+            error = error + x[i]
+        total = total + error * error
+    return total / 6
+
+
 def quadratic(spectrum: Sequence[float], name: str = "") -> Landscape:
     """sum_i lambda_i x_i^2 / 2 in as many dimensions as there are eigenvalues."""
     values = tuple(float(v) for v in spectrum)

@@ -20,8 +20,13 @@ __all__ = ["NOISES", "Program", "build"]
 NOISES: Mapping[str, Callable[[Symbol, Symbol, Symbol], Symbol]] = {
     "additive": lambda g, sigma, z: g + sigma * z,
     "relative": lambda g, sigma, z: g * (1 + sigma * z),
+    "shift": lambda g, sigma, z: g,
 }
-"""How a standard normal z enters the gradient g: additive has standard deviation sigma, relative sigma |g|."""
+"""How a standard normal z enters the gradient g: additive has standard deviation sigma, relative sigma |g|.
+
+shift: the gradient is taken at theta - sigma z. On a quadratic that is the stochastic quadratic problem, whose data
+scatter about the minimum with deviation sigma.   [balles2018, Sec. 2]
+"""
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,14 @@ def build(
     points, loss, gradient = graph_of(landscape)
     thetas = [symbol(f"theta.{i}") for i in range(len(points))]
     places = {point.args[0]: theta for point, theta in zip(points, thetas, strict=True)}
-    loss, *gradient = _renamed([loss, *gradient], places)
+    if noise is not None and noise not in NOISES:
+        raise unknown_name("noise", noise, NOISES)
+    seen = places
+    if noise == "shift":
+        seen = {v: theta - symbol("sigma") * symbol(f"noise.{i}") for i, (v, theta) in enumerate(places.items())}
+    gradient = _renamed(gradient, seen)
+    (loss,) = _renamed([loss], places)
     if noise is not None:
-        if noise not in NOISES:
-            raise unknown_name("noise", noise, NOISES)
         blur = NOISES[noise]
         gradient = [blur(g, symbol("sigma"), symbol(f"noise.{i}")) for i, g in enumerate(gradient)]
     carried, cells = _step(rule, thetas, gradient, loss)

@@ -191,7 +191,8 @@ def run(
     """Simulate one trajectory and record each `every`-th step (and the last point).
 
     rule, landscape: names, or a Rule and a Landscape; a landscape may be a formula such as "x**2 + 1e-3*y**2".
-    record: columns to keep; None for everything.  noise: "additive", g + sigma z, or "relative", g (1 + sigma z).
+    record: columns to keep; None for everything.  noise: "additive", g + sigma z; "relative", g (1 + sigma z);
+    "shift", the gradient at theta - sigma z (a stochastic quadratic problem, on a quadratic).
     dtype: "float64", "float32", or "extended" (80-bit numbers: exponents to 10^-4932 and 64 bits of significand).
     order: "torch" rounds as torch.optim's single-tensor path does; "reciprocal" saves divisions.
     numbers: hyper-parameters of the rule and parameters of the landscape.

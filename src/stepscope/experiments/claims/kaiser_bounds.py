@@ -31,7 +31,7 @@ def _adam(gradients: np.ndarray, beta1: float = 0.9, beta2: float = 0.999, corre
     place="Prop. 1",
     statement="No step of Adam is longer than lr sqrt(beta2)(1 - beta1)/sqrt((1 - beta2)(beta2 - beta1^2)), 7.3 lr at "
     "the default numbers.",
-    threshold="over 10^4 random histories (heavy tails) no step exceeds the bound by 1e-9; the maximising history comes "
+    threshold="over 2000 random histories (heavy tails) no step exceeds the bound by 1e-9; the maximising history comes "
     "within 1 % of it",
     theirs="7.3 lr",
 )
