@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from stepscope.graph.llvm import FORMATS, Emitter
-from stepscope.simulate.kernel import _target
+from stepscope.simulate.kernel import target_machine
 
 LANES = 64
 ROUNDS = 200_000
@@ -45,7 +45,7 @@ def _kernel(operations: str, precision: str) -> Any:
     e.lines += [f"  store {kind} {value}, ptr %x, align 8", "  ret void", "}"]
     text = "\n".join([*sorted(e.declarations), *e.lines]).replace("@V@", value)
     module = llvm.parse_assembly(text)
-    target = _target()
+    target = target_machine()
     module.triple, module.data_layout = target.triple, str(target.target_data)
     builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=2))
     builder.getModulePassManager().run(module, builder)

@@ -31,7 +31,20 @@ def one_line(text: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("verb", [[], ["dissect"], ["report"], ["data"], ["data", "list"], ["data", "fetch"]])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        [],
+        ["dissect"],
+        ["report"],
+        ["data"],
+        ["data", "list"],
+        ["data", "fetch"],
+        ["simulate"],
+        ["claims"],
+        ["reproduce"],
+    ],
+)
 def test_help_is_quick_and_loads_nothing_heavy(verb: list[str]):
     """Half a second is where a pause starts to be felt. Processor time, since other processes share the clock."""
     code = f"""

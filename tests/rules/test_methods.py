@@ -1,5 +1,6 @@
 """The rules against transcriptions of the papers' algorithms, and on every kind of number they promise to run on."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -234,3 +235,15 @@ def test_defaults_are_legal_and_outliers_are_named(name: str) -> None:
                 rule.check({**rule.defaults, h.name: h.low - 1e-9})
         with pytest.raises(ValueError, match=f"{h.name} must lie in"):
             rule.check({**rule.defaults, h.name: math.nan})
+
+
+@pytest.mark.parametrize("rule", METHODS.values(), ids=lambda rule: rule.name)
+@given(st.lists(st.floats(0.0, 0.999), min_size=2, max_size=2))
+def test_step_scalars_change_in_one_direction_and_end(rule, betas):
+    """From t = 2 on, to rounding (4 ulp of neighbours); tables of them rely on it to end where a value is final."""
+    for one in rule.scalars.values():
+        values = [one.value(t, *betas[: len(one.needs)]) for t in (2, 3, 4, 7, 20, 100, 1000, 10**5, 10**9)]
+        slack = [4 * 2.0**-52 * max(abs(a), abs(b)) for a, b in itertools.pairwise(values)]
+        rises = [b - a > s for (a, b), s in zip(itertools.pairwise(values), slack, strict=True)]
+        falls = [a - b > s for (a, b), s in zip(itertools.pairwise(values), slack, strict=True)]
+        assert not (any(rises) and any(falls))

@@ -242,3 +242,14 @@ def test_lanes_keep_their_places_when_sorted():
     result = sweep("sgd", "parabola", start=(np.arange(500.0),), lr=lrs, steps=1).theta[0]
     np.testing.assert_allclose(result, np.arange(500.0) * (1 - 2 * lrs), rtol=4 * EPS64)
     assert engine.DTYPES
+
+
+def test_kernels_that_are_dropped_leave_the_others_whole(monkeypatch: pytest.MonkeyPatch):
+    """Each engine frees its own code generator; one that was shared would be freed under the others."""
+    monkeypatch.setattr(kernel, "_KEPT", 3)
+    monkeypatch.setattr(kernel, "_kernels", {})
+    for i in range(12):
+        assert run("sgd", f"{i + 1}*x^2", start=(1.0,), lr=0.1 / (i + 1), steps=1, record=("theta",)).theta[
+            -1, 0
+        ] == pytest.approx(0.8)
+    assert len(kernel._kernels) == 3

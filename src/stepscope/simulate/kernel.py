@@ -7,7 +7,7 @@ blocks. The arithmetic of a lane does not depend on its neighbours, the number o
 import ctypes
 import platform
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from stepscope.graph.elementary import rewrite
@@ -15,7 +15,7 @@ from stepscope.graph.llvm import FORMATS, Emitter, Format, Value
 from stepscope.simulate.noise import emit_normals
 from stepscope.simulate.program import Program
 
-__all__ = ["Kernel", "available", "compiled"]
+__all__ = ["Kernel", "available", "compiled", "target_machine"]
 
 _KEPT = 256  # kernels in memory at a time
 
@@ -247,7 +247,7 @@ class Kernel:
         self.slots = writer.slots
         self.shared = [name for name in program.inputs if name not in in_lanes]
         self.width, self.source = width, writer.text()
-        target = _target()
+        target = target_machine()
         module = llvm.parse_assembly(self.source)
         module.triple, module.data_layout = target.triple, str(target.target_data)
         options = llvm.create_pipeline_tuning_options(speed_level=2)
@@ -261,15 +261,19 @@ class Kernel:
         self.run: Any = ctypes.CFUNCTYPE(None, *kinds)(self._engine.get_function_address("run"))
 
 
-@lru_cache(maxsize=1)
-def _target() -> Any:
+@cache
+def _this_machine() -> tuple[Any, str, str]:
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_default_triple()
-    features = llvm.get_host_cpu_features().flatten()
-    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=3)
+    return llvm.Target.from_default_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+def target_machine() -> Any:
+    """A code generator for this processor: a new one each time, since the engine that uses it frees it in the end."""
+    target, cpu, features = _this_machine()
+    return target.create_target_machine(cpu=cpu, features=features, opt=3)
 
 
 _kernels: dict[tuple[int, int, str, frozenset[str]], tuple[Program, Kernel]] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from stepscope.experiments.claims.claim import Verdict
 from stepscope.experiments.effects import ALPHA
@@ -40,8 +40,8 @@ def mean_of(values: ArrayLike) -> Paired:
     mean, error = float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x)))
     if error == 0:
         return Paired(mean, 0.0, mean, mean, float(mean == 0), len(x))
-    half = float(stats.t.ppf(1 - ALPHA / 2, len(x) - 1)) * error
-    p = float(2 * stats.t.sf(abs(mean / error), len(x) - 1))
+    half = float(stdtrit(len(x) - 1, 1 - ALPHA / 2)) * error
+    p = float(2 * stdtr(len(x) - 1, -abs(mean / error)))
     return Paired(mean, error, mean - half, mean + half, p, len(x))
 
 
@@ -62,7 +62,7 @@ def sign_flip(values: ArrayLike, draws: int = 100_000, seed: int = 0) -> float:
 def equivalent(values: ArrayLike, margin: float) -> tuple[Verdict, Paired]:
     """Two one-sided tests at ALPHA: is the mean within +-margin (HOLDS), outside it (FAILS), or UNDECIDED?"""
     m = mean_of(values)
-    half = float(stats.t.ppf(1 - ALPHA, m.n - 1)) * m.error
+    half = float(stdtrit(m.n - 1, 1 - ALPHA)) * m.error
     if m.mean - half > -margin and m.mean + half < margin:
         return Verdict.HOLDS, m
     if m.mean - half > margin or m.mean + half < -margin:
@@ -99,5 +99,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 def fitted_slope(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Least-squares slope of y on x, and its standard error."""
+    from scipy import stats  # slow to load
+
     fit = stats.linregress(x, y)
     return float(fit.slope), float(fit.stderr)
