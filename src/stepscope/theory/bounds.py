@@ -17,7 +17,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
 
 from stepscope.theory.moments import check_decay, check_samples, one_minus_power
 
@@ -325,6 +324,8 @@ def _coast(root: float, b1: float, b2: float, t: float, eps: float, corrected: b
 
 def _best_flat(b1: float, b2: float, t: float, eps: float, corrected: bool, first: int) -> tuple[float, float]:
     """The age at which the best history before a flat meets the bound 1, and the distance it is good for."""
+    from scipy import optimize  # slow to load
+
     if b1 == 0 and first == 1:
         return 0.0, 0.0
     a1, a2, n = np.asarray(b1), np.asarray(b2), np.asarray(t)

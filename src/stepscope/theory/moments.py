@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import signal
 
 from stepscope.rules import averages
 
@@ -163,12 +162,12 @@ def average_moments(
     if not np.all(var >= 0):
         raise ValueError("variances must be >= 0")
     gain, deviation = 1 - beta, np.sqrt(var)
-    mean = signal.lfilter([gain], [1.0, -beta], g, axis=0)
+    mean = _filtered([gain], [1.0, -beta], g, axis=0)
     # Cov[m_(t-1), noise_t] / deviation_t: the past's noise as far as it is remembered and resembles the new one.
     shared = np.zeros_like(deviation)
     shared[1:] = _remembered(deviation, float(beta), correlation)[:-1]
     own = gain**2 * var
-    variance = signal.lfilter([1.0], [1.0, -(beta**2)], own + 2 * beta * gain * deviation * shared, axis=0)
+    variance = _filtered([1.0], [1.0, -(beta**2)], own + 2 * beta * gain * deviation * shared, axis=0)
     if not np.all(variance >= -1e-12 * np.maximum(own, np.max(own, axis=0))):
         raise ValueError(f"no noise has the correlations {correlation!r}: a variance would be negative")
     variance = np.maximum(variance, 0.0)
@@ -179,6 +178,12 @@ def average_moments(
     return np.asarray(mean), np.asarray(variance)
 
 
+def _filtered(*arguments: Any, **more: Any) -> Any:
+    from scipy.signal import lfilter  # a third of a second to load
+
+    return lfilter(*arguments, **more)
+
+
 def _remembered(deviation: Array, beta: float, correlation: float | ArrayLike) -> Array:
     """[t]: covariance of m_t with the standardised noise one step later."""
     r = np.asarray(correlation, dtype=np.float64)
@@ -187,11 +192,11 @@ def _remembered(deviation: Array, beta: float, correlation: float | ArrayLike) -
     gain = 1 - beta
     if r.ndim == 0:
         c = float(r)
-        return np.asarray(signal.lfilter([c * gain], [1.0, -beta * c], deviation, axis=0))
+        return np.asarray(_filtered([c * gain], [1.0, -beta * c], deviation, axis=0))
     if r.ndim != 1 or len(r) == 0 or r[0] != 1:
         raise ValueError("correlations are a sequence that starts with that of lag 0, which is 1")
     kernel = gain * beta ** np.arange(len(r) - 1) * r[1:]
-    return np.asarray(signal.lfilter(kernel, [1.0], deviation, axis=0)) if kernel.size else np.zeros_like(deviation)
+    return np.asarray(_filtered(kernel, [1.0], deviation, axis=0)) if kernel.size else np.zeros_like(deviation)
 
 
 def square_average_moments(

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import integrate, special
+from scipy import special
 
 from stepscope.theory.factors import exact_factor
 
@@ -262,6 +262,8 @@ def mean_off_diagonal(spectrum: ArrayLike) -> float:
     >>> round(mean_off_diagonal([1.0, 0.0]), 6), mean_off_diagonal([3.0, 3.0, 3.0])
     (0.31831, 0.0)
     """
+    from scipy import integrate  # slow to load
+
     values = np.asarray(spectrum, dtype=np.float64)
     if values.ndim != 1 or values.size < 2 or not np.all(np.isfinite(values)):
         raise ValueError(f"spectrum must be a finite list of at least 2 eigenvalues, got shape {values.shape}")
