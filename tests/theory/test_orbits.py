@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from stepscope.graph.expression import SYMBOLS, symbol
 from stepscope.rules import METHODS
+from stepscope.simulate import run
 from stepscope.theory.orbits import StepMap, adam_two_cycle, heavy_ball_limit, preconditioned_limit
 
 X, Y = symbol("x"), symbol("y")
@@ -104,3 +105,38 @@ def test_domain_errors():
         adam_two_cycle(0.1, 0.9, 0.0)
     with pytest.raises(ValueError, match="lr must lie"):
         StepMap(METHODS["adam"], PARABOLA, [X], {"lr": -1.0})
+
+
+def test_the_twelve_cycle_of_adam_on_a_wall():
+    """|x| at lr 1e-3: twelve steps bring a simulated path back. Between kinks the map is linear, so the cycle is one of
+    a continuum and has a multiplier 1; v forgets with beta2^12, and so does a disturbance of it.
+    """
+    path = run(
+        "adam", "absolute", start=(0.5,), steps=200_000, every=200_000, record=("theta", "exp_avg", "exp_avg_sq")
+    )
+    before = run("adam", "absolute", start=(0.5,), steps=199_999, every=199_999, record=("exp_avg", "exp_avg_sq"))
+    at = StepMap(METHODS["adam"], SYMBOLS.abs(X), [X], {"lr": 1e-3})
+    z = np.array([path.theta[-1, 0], before["exp_avg"][-1, 0], before["exp_avg_sq"][-1, 0]])
+    cycle = at.cycle(z, 12)
+    assert cycle is not None
+    assert cycle.period == 12
+    assert not cycle.stable
+    sizes = sorted(abs(cycle.multipliers))
+    assert sizes[-1] == pytest.approx(1.0, abs=1e-6)
+    assert sizes[-2] == pytest.approx(0.999**12, abs=1e-6)
+    start = np.concatenate([cycle.points[0], cycle.states[0].ravel()])
+    assert at.settle(start, 12)[0] == pytest.approx(start[0], abs=1e-12)
+    assert at.settle(start, 5)[0] != pytest.approx(start[0], abs=1e-6)
+
+
+def test_simulation_leads_to_rmsprop_s_cycle():
+    at = StepMap(METHODS["rmsprop"], PARABOLA, [X], {"lr": 0.1})
+    (cycle,) = at.cycles_from([(1.0,)], settle=6000)
+    assert cycle is not None
+    assert cycle.period == 2
+    assert cycle.stable
+    assert cycle.amplitude[0] == pytest.approx(0.1, rel=1e-5)  # lr, but for eps
+
+
+def test_where_nothing_comes_back_no_cycle_is_found():
+    assert StepMap(METHODS["sgd"], PARABOLA, [X], {"lr": 1.2}).cycles_from([(1.0,)], settle=50) == [None]

@@ -191,9 +191,12 @@ def _share(work: Any, blocks: int, threads: int | None) -> None:
         return
     size = max(1, min(_CHUNK, -(-blocks // (4 * count))))
     parts = [(low, min(low + size, blocks)) for low in range(0, blocks, size)]
-    with ThreadPoolExecutor(count) as pool:
+    pool = ThreadPoolExecutor(count)
+    try:
         for _ in pool.map(work, parts):
             pass
+    finally:  # an interrupt waits for the parts that run, not for those that have not begun
+        pool.shutdown(cancel_futures=True)
 
 
 def _arrange(

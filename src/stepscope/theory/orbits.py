@@ -133,6 +133,25 @@ class StepMap:
         multipliers = multipliers[np.argsort(-np.abs(multipliers))].astype(np.complex128)
         return Cycle(orbit[:, :, 0], orbit[:, :, 1:], multipliers, residual)
 
+    def cycles_from(
+        self, starts: Sequence[Sequence[float]], *, settle: int = 20_000, longest: int = 64
+    ) -> list[Cycle | None]:
+        """For each start: simulate `settle` steps, see after how many steps theta comes back, and polish by Newton.
+
+        None where nothing comes back within `longest` steps to a millionth of the amplitude, or Newton finds no cycle.
+        """
+        found: list[Cycle | None] = []
+        for start in starts:
+            z = self.settle(self.at_rest(start), settle)
+            path = [z]
+            for _ in range(2 * longest):
+                path.append(self.step(path[-1]))
+            theta = np.array(path).reshape(len(path), self.dims, self.width)[:, :, 0]
+            size = 1e-6 * np.ptp(theta, axis=0)
+            periods = [p for p in range(1, longest + 1) if np.all(np.abs(theta[p:] - theta[:-p]) <= size)]
+            found.append(self.cycle(z, periods[0]) if periods and np.all(np.isfinite(theta)) else None)
+        return found
+
     def _round(self, z: Array, period: int) -> tuple[Array, Array]:
         product = np.eye(len(z))
         for _ in range(period):

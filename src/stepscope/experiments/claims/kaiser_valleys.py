@@ -367,30 +367,40 @@ def _rmsprop_decay(random: Random) -> Finding:
     "kaiser-sharp-adam-cycle",
     place="Fig. 5b",
     statement="Adam settles into a cycle of period 12 on the sharp valley.",
-    threshold="period 12 from the majority of starts on the grid after 10^6 steps",
+    threshold="w1 has period 12 after 10^6 steps from at least 95 % of 400 random starts in [-1, 1] (the coordinates of this "
+    "valley do not meet, so w1 is Adam on |x|), or of the 40 starts of a grid of multiples of 0.05: then under that condition",
     theirs="12",
 )
 def _sharp_period(random: Random) -> Finding:
-    grid = _GRID[1::4]
-    x, y = (a.ravel() for a in np.meshgrid(grid, grid, indexing="ij"))
-    result = sweep("adam", "sharp_valley", start=(x, y), steps=LONG, observe=("period", "amplitude"))
-    values, counts = np.unique(result.period, return_counts=True)
-    said = ", ".join(f"{p or 'none up to 64'}: {c}" for p, c in zip(values, counts, strict=True))
+    result = sweep("adam", "absolute", start=(_GRID,), steps=LONG, observe=("period", "amplitude"))
     share = float((result.period == 12).mean())
-    verdict = Verdict.HOLDS if share > 0.5 else Verdict.HOLDS_IF if share > 0 else Verdict.FAILS
-    condition = "it depends on the start" if verdict is Verdict.HOLDS_IF else ""
-    tail = run("adam", "sharp_valley", start=(0.9, 0.5), steps=200_048, record=("theta",)).theta[-49:, 0]
+    odd = random("starts").uniform(-1, 1, 400)
+    other = sweep("adam", "absolute", start=(odd,), steps=LONG, observe=("period",))
+    values, counts = np.unique(other.period, return_counts=True)
+    common = np.argsort(-counts)[:4]
+    said = ", ".join(f"{values[i] or 'none up to 64'} ({counts[i]})" for i in common)
+    everywhere = float((other.period == 12).mean())
+    rates = {}
+    for lr in (1e-4, 1e-2, 0.1):
+        rates[lr] = int(
+            np.median(sweep("adam", "absolute", start=(_GRID,), lr=lr, steps=LONG, observe=("period",)).period)
+        )
+    tail = run("adam", "sharp_valley", start=START, steps=200_048, record=("theta",)).theta[-49:, 0]
     figure = Figure(
-        [Panel((Line(np.arange(49), tail, "x from (0.9, 0.5)"),), "Adam on the sharp valley", "step", "x")],
+        [Panel((Line(np.arange(49), tail, "x from (0.5, 0.9)"),), "Adam on the sharp valley", "step", "x")],
         "The last 48 of 200,000 steps.",
+        1,
     )
     return Finding(
-        verdict,
-        f"periods after 10^6 steps: {said} of {len(x)} starts",
-        condition,
-        n=len(x),
+        Verdict.HOLDS if everywhere >= 0.95 else Verdict.HOLDS_IF if share >= 0.95 else Verdict.FAILS,
+        f"period 12 from {share:.0%} of the grid's starts, amplitude {result.amplitude.max():.2g}; from 400 random starts it is 12 in "
+        f"{everywhere:.0%}, most often {said}, {len(values)} different ones in all; on the grid at other learning rates the median is "
+        + ", ".join(f"{p} at {lr:g}" for lr, p in rates.items())
+        + ". It is one of a continuum of cycles (a multiplier is 1), so which one depends on the start",
+        "starts that are whole multiples of the learning rate" if share >= 0.95 > everywhere else "",
+        n=len(odd),
         figure=figure,
-        data={"x": x, "y": y, "period": result.period},
+        data={"start": odd, "period": other.period},
     )
 
 
