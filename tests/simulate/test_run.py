@@ -208,6 +208,7 @@ def test_adam_without_eps_ignores_the_scale_of_the_loss(lr, scale):
         ({"every": 0}, "every must be 1 or more"),
         ({"lr": [1e-3, 1e-2]}, "use sweep"),
         ({"seed": 0.5}, "seed must be a whole number"),
+        ({"steps": 10**9}, "record each `every`-th step only"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments, message):
@@ -253,3 +254,10 @@ def test_kernels_that_are_dropped_leave_the_others_whole(monkeypatch: pytest.Mon
             -1, 0
         ] == pytest.approx(0.8)
     assert len(kernel._kernels) == 3
+
+
+def test_extended_numbers_are_interpreted_where_they_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch):
+    compiled = run("adam", "smooth_valley", start=(1.0, 1.0), steps=50, dtype="extended", record=("theta",)).theta
+    monkeypatch.setattr(kernel, "on_x86", lambda: False)
+    interpreted = run("adam", "smooth_valley", start=(1.0, 1.0), steps=50, dtype="extended", record=("theta",)).theta
+    np.testing.assert_allclose(interpreted.astype(float), compiled.astype(float), rtol=1e-14)

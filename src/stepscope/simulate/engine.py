@@ -28,6 +28,7 @@ _WIDTHS = {"float64": 32, "float32": 64, "extended": 1}
 _FEW = 3  # carried values
 _WASTE = 1.25  # lanes of padding allowed for the sake of blocks that share their numbers
 _CHUNK = 64  # blocks a thread takes at a time
+_LARGEST_RECORD = 1 << 30  # numbers: 8 GiB
 _NUMPY_LANES = 8192  # trajectories interpreted at a time: their state stays in the cache
 
 
@@ -64,7 +65,12 @@ def execute(
     if precision == "extended" and np.finfo(np.longdouble).minexp > -16000:
         raise UserError("this machine has no number format with a wider exponent than float64.")
     lanes = max(len(a) for a in start.values())
-    compiled = kernel.available() and (precision != "extended" or np.dtype(np.longdouble).itemsize == 16)
+    if (size := _rows((first, steps), every) * len(program.columns) * lanes) > _LARGEST_RECORD:
+        raise UserError(
+            f"the record would hold {size:,} numbers, more than {_LARGEST_RECORD:,}; "
+            "record each `every`-th step only, or fewer columns."
+        )
+    compiled = kernel.available() and (precision != "extended" or kernel.on_x86())
     run = _run_compiled if compiled else _run_interpreted
     return run(program, start, constants, seeds, (first, steps), every, threads, precision, lanes)
 

@@ -15,7 +15,7 @@ from stepscope.graph.llvm import FORMATS, Emitter, Format, Value
 from stepscope.simulate.noise import emit_normals
 from stepscope.simulate.program import Program
 
-__all__ = ["Kernel", "available", "compiled", "target_machine"]
+__all__ = ["Kernel", "available", "compiled", "on_x86", "target_machine"]
 
 _KEPT = 256  # kernels in memory at a time
 
@@ -32,6 +32,11 @@ def available() -> bool:
     except ImportError:
         return False
     return True
+
+
+def on_x86() -> bool:
+    """Whether this processor has 80-bit numbers and the SSE mode register."""
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def _align(f: Format) -> int:
@@ -224,7 +229,7 @@ class _Text:
     def _float_environment(self) -> None:
         """Subnormal numbers stay what they are, whatever mode the calling thread is in (torch can set another)."""
         e = self.e
-        self.floats_set = platform.machine().lower() in ("x86_64", "amd64")
+        self.floats_set = on_x86()
         if self.floats_set:
             e.declarations |= {"declare void @llvm.x86.sse.stmxcsr(ptr)", "declare void @llvm.x86.sse.ldmxcsr(ptr)"}
             e.lines += [

@@ -146,6 +146,8 @@ def _perfect(random: Random) -> Finding:
     unequal = _path(0.9, 0.999)
     apart = np.abs(unequal["step"] - factors.adam_factor(unequal["spread"]))
     reading = np.abs(path["step"] - factors.adam_factor(path["sigma"]))
+    fixed = [_path(*pair, corrected=True) for pair in ((0.99, 0.99), (0.9, 0.999))]
+    with_correction = [float(np.nanmax(np.abs(p["step"] - factors.adam_factor(p["spread"])))) for p in fixed]
     ball = _heavy_ball(0.99)
     gamma = np.geomspace(0.02, 50, 200)
     figure = Figure(
@@ -196,7 +198,7 @@ def _perfect(random: Random) -> Finding:
         decide(off < 1e-9),
         f"largest distance {off:.1g}; but for equal betas it is an identity, m/sqrt(v) rewritten, and says nothing about x^2. "
         f"With 0.9/0.999 v < m^2 at {unequal['negative'].mean():.0%} of the steps and the distance is up to {apart.max():.2g}; "
-        f"with gamma read as sigma (the note's Sec. 3) it is up to {reading.max():.2g}",
+        f"with gamma read as sigma (the note's Sec. 3) it is up to {reading.max():.2g}; with bias correction {with_correction[0]:.1g} and {with_correction[1]:.2g}",
         figure=figure,
         data=path,
     )
