@@ -6,6 +6,9 @@ from collections.abc import Iterable
 __all__ = ["DamagedData", "FolderInUse", "UserError", "unknown_name"]
 
 
+LONGEST_NAME = 60  # characters of a wrong name that an error repeats
+
+
 class UserError(Exception):
     """The caller can fix it. The command line prints it, as one line unless `lines` belong to it, and exits with 2."""
 
@@ -27,6 +30,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     "unknown problem 'digit': did you mean 'digits'? Known: digits, fashion-mnist."
     """
     names = sorted(known)
+    name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
     near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UserError(f"unknown {kind} {name!r}: {hint}Known: {', '.join(names)}.")

@@ -66,6 +66,15 @@ def test_unknown_names_are_refused_with_a_hint():
         find("smooth_vally")
 
 
+@pytest.mark.parametrize(
+    "text", ["x" * 100_000, "(" * 100_000, "a b " * 10_000, "__import__('os')", "9**9**9**9", "\0"]
+)
+def test_hostile_text_gets_a_short_answer(text):
+    with pytest.raises(UserError) as caught:
+        find(text)
+    assert len(str(caught.value)) < 600
+
+
 def test_a_landscape_of_one_s_own_is_found_by_name():
     mine = Landscape("mine", "", ("x",), lambda k, x, p: p["a"] * k.abs(x[0]), (1.0,), params={"a": 2.0})
     register(mine)
