@@ -8,8 +8,8 @@ import time
 from functools import cache
 from typing import Any
 
+from stepscope.graph import machine
 from stepscope.graph.llvm import FORMATS, Emitter
-from stepscope.simulate.kernel import target_machine
 
 LANES = 64
 ROUNDS = 200_000
@@ -17,8 +17,6 @@ ROUNDS = 200_000
 
 def _kernel(operations: str, precision: str) -> Any:
     """A loop over LANES independent lanes. operations: one letter each, r root, d division, m multiply-add."""
-    import llvmlite.binding as llvm
-
     e = Emitter(LANES, FORMATS[precision])
     kind = e.type_of(True)
     e.lines += [
@@ -44,14 +42,8 @@ def _kernel(operations: str, precision: str) -> Any:
     e.lines += ["  %j = add i64 %i, 1", "  %go = icmp ult i64 %j, %n", "  br i1 %go, label %loop, label %end", "end:"]
     e.lines += [f"  store {kind} {value}, ptr %x, align 8", "  ret void", "}"]
     text = "\n".join([*sorted(e.declarations), *e.lines]).replace("@V@", value)
-    module = llvm.parse_assembly(text)
-    target = target_machine()
-    module.triple, module.data_layout = target.triple, str(target.target_data)
-    builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=2))
-    builder.getModulePassManager().run(module, builder)
-    engine = llvm.create_mcjit_compiler(module, target)
-    engine.finalize_object()
-    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(engine.get_function_address("run"))
+    engine, address = machine.code(text, "run")
+    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(address)
     return engine, run
 
 

@@ -7,15 +7,16 @@ blocks. The arithmetic of a lane does not depend on its neighbours, the number o
 import ctypes
 import platform
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
+from stepscope.graph import machine
 from stepscope.graph.elementary import rewrite
 from stepscope.graph.llvm import FORMATS, Emitter, Format, Value
+from stepscope.graph.machine import available
 from stepscope.simulate.noise import emit_normals
 from stepscope.simulate.program import Program
 
-__all__ = ["Kernel", "available", "compiled", "on_x86", "target_machine"]
+__all__ = ["Kernel", "available", "compiled", "on_x86"]
 
 _KEPT = 256  # kernels in memory at a time
 
@@ -23,15 +24,6 @@ _ARGUMENTS = (
     "ptr %lanes, i64 %stride, ptr %shared, ptr %tables, ptr %lengths, ptr %rows, ptr %keys, "
     "i64 %b0, i64 %b1, i64 %t0, i64 %t1, ptr %out, i64 %every"
 )
-
-
-def available() -> bool:
-    """Whether kernels can be compiled here."""
-    try:
-        import llvmlite.binding  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def on_x86() -> bool:
@@ -246,39 +238,14 @@ class Kernel:
     """The machine code of a program for one number format and block width."""
 
     def __init__(self, program: Program, width: int, precision: str, in_lanes: frozenset[str]) -> None:
-        import llvmlite.binding as llvm
-
         writer = _Text(program, width, FORMATS[precision], in_lanes)
         self.slots = writer.slots
         self.shared = [name for name in program.inputs if name not in in_lanes]
         self.width, self.source = width, writer.text()
-        target = target_machine()
-        module = llvm.parse_assembly(self.source)
-        module.triple, module.data_layout = target.triple, str(target.target_data)
-        options = llvm.create_pipeline_tuning_options(speed_level=2)
-        options.loop_unrolling = False
-        builder = llvm.create_pass_builder(target, options)
-        builder.getModulePassManager().run(module, builder)
-        self._engine = llvm.create_mcjit_compiler(module, target)
-        self._engine.finalize_object()
+        self._engine, address = machine.code(self.source, "run")
         pointer, whole = ctypes.c_void_p, ctypes.c_int64
         kinds = [pointer, whole, *[pointer] * 5, *[whole] * 4, pointer, whole]
-        self.run: Any = ctypes.CFUNCTYPE(None, *kinds)(self._engine.get_function_address("run"))
-
-
-@cache
-def _this_machine() -> tuple[Any, str, str]:
-    import llvmlite.binding as llvm
-
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    return llvm.Target.from_default_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
-
-
-def target_machine() -> Any:
-    """A code generator for this processor: a new one each time, since the engine that uses it frees it in the end."""
-    target, cpu, features = _this_machine()
-    return target.create_target_machine(cpu=cpu, features=features, opt=3)
+        self.run: Any = ctypes.CFUNCTYPE(None, *kinds)(address)
 
 
 _kernels: dict[tuple[int, int, str, frozenset[str]], tuple[Program, Kernel]] = {}
