@@ -1,4 +1,4 @@
-"""One optimizer step of the eager backend against torch's own classes, one thread, float32."""
+"""One optimizer step of the eager and the compiled backend against torch's own classes, one thread, float32."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,9 @@ def measure() -> list[dict[str, Any]]:
         steps = {"torch.optim.Adam": _stepper(lambda p: torch.optim.Adam(p, foreach=False), sizes)}
         steps["torch.optim.Adam(fused)"] = _stepper(lambda p: torch.optim.Adam(p, fused=True), sizes)
         for name in METHODS:
-            steps[f"stepscope.optim.{optim.METHODS[name].__name__}"] = _stepper(optim.METHODS[name], sizes)
+            kind = optim.METHODS[name]
+            steps[f"stepscope.optim.{kind.__name__}"] = _stepper(kind, sizes)
+            steps[f"stepscope.optim.{kind.__name__}(fused)"] = _stepper(lambda p, kind=kind: kind(p, fused=True), sizes)
         rows += [row | {"what": f"{label}: {row['what']}"} for row in side_by_side(steps, "torch.optim.Adam")]
     return rows
 

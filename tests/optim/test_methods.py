@@ -372,8 +372,8 @@ def test_steps_saved_as_numbers_are_read() -> None:
 @pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSProp, optim.AdaGrad, optim.Adadelta])
 def test_torchs_options_may_be_given_while_they_are_off(cls: type[optim.Dissected]) -> None:
     cls([parameter()], foreach=False, fused=None, capturable=False, differentiable=False)
-    with pytest.raises(ValueError, match="has no fused; use torch"):
-        cls([parameter()], fused=True)
+    with pytest.raises(ValueError, match="has no capturable; use torch"):
+        cls([parameter()], capturable=True)
     with pytest.raises(TypeError, match="no argument 'fussed'"):
         cls([parameter()], fussed=True)
 

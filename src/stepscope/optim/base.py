@@ -1,5 +1,6 @@
 """The one step loop: which tensors are stepped, with which rule, numbers and state. Equations live in `rules`."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, ClassVar, overload
@@ -8,20 +9,26 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from stepscope.optim.backends import compiled
 from stepscope.optim.backends.eager import step_tensor
 from stepscope.rules import METHODS, Rule, decayed
 
 __all__ = ["Dissected"]
 
 
-# Arguments of torch's classes that choose how a step is computed, with the values that this backend can honour.
-# `foreach` changes speed alone.
+# Arguments of torch's classes that choose how a step is computed, with the values that are honoured here. `foreach`
+# changes nothing; `fused` takes the compiled backend where it can.
 _ENGINES: Mapping[str, tuple[Any, ...]] = {
     "foreach": (None, False, True),
-    "fused": (None, False),
+    "fused": (None, False, True),
     "capturable": (False,),
     "differentiable": (False,),
 }
+
+
+@cache
+def _warn_once(text: str) -> None:
+    warnings.warn(text, stacklevel=5)
 
 
 @cache
@@ -49,7 +56,7 @@ class Dissected(Optimizer):
                 raise TypeError(f"{type(self).__name__} has no argument {name!r}")
             if value not in (_ENGINES.get(name) or (self.refused[name],)):
                 raise ValueError(self._lacks(name, value))
-        super().__init__(params, defaults)
+        super().__init__(params, defaults | {"fused": (torch_options or {}).get("fused")})
 
     def _lacks(self, name: str, value: Any) -> str:
         return f"stepscope.optim.{type(self).__name__} has no {name}; use torch.optim for {name}={value}"
@@ -129,6 +136,11 @@ class Dissected(Optimizer):
     def _step_group(self, group: dict[str, Any]) -> None:
         rule, hyper = self._rule(group), self._hyper(group)
 
+        fused = group.get("fused")
+        compiles = bool(fused) and compiled.available()
+        if fused and not compiles:
+            _warn_once("fused=True needs llvmlite, which cannot be loaded here; steps are taken eagerly.")
+
         @cache
         def scalars(t: int) -> Mapping[str, float]:
             return rule.step_scalars(t, hyper)
@@ -144,8 +156,17 @@ class Dissected(Optimizer):
             g = -p.grad if group["maximize"] else p.grad
             if g.is_sparse and self._touched_rows_only(rule):
                 _step_rows(rule, p, g.coalesce(), state, hyper, scalars(t))
+                continue
+            g = g.to_dense() if g.is_sparse else g
+            if compiles and compiled.can_step(p, g, state):
+                compiled.step_tensor(rule, p, g, state, hyper, scalars(t))
             else:
-                step_tensor(rule, p, g.to_dense() if g.is_sparse else g, state, hyper, scalars(t))
+                if compiles:
+                    _warn_once(
+                        "fused=True compiles steps of plain contiguous float32 and float64 tensors on the CPU; "
+                        "others are taken eagerly."
+                    )
+                step_tensor(rule, p, g, state, hyper, scalars(t))
 
     def _touched_rows_only(self, rule: Rule) -> bool:
         """Whether a zero gradient leaves this rule's state and weights alone."""

@@ -1,5 +1,8 @@
 """Torch optimizers, one per method: constructor signatures only. Torch's methods take torch's arguments and defaults;
-of its options that this package lacks (amsgrad, fused kernels, capture in graphs) they take the off values.
+of its options that this package lacks (amsgrad, capture in graphs) they take the off values.
+
+fused=True steps plain float32 and float64 CPU tensors with a compiled kernel, one pass over memory; what cannot be
+compiled is stepped eagerly, with one warning. The two agree to an ulp of the step.
 
 Every class takes `maximize=True` to ascend, accepts lr = 0 (warm-up), and raises ValueError for numbers out of range.
 """
@@ -230,10 +233,12 @@ class SSD(Dissected):
         weight_decay: float = 0.0,
         decoupled: bool = False,
         maximize: bool = False,
+        **torch_options: Any,
     ) -> None:
         super().__init__(
             params,
             {"lr": lr, "weight_decay": weight_decay, "decoupled_weight_decay": decoupled, "maximize": maximize},
+            torch_options,
         )
 
 
@@ -252,7 +257,8 @@ class _OneBeta(Dissected):
         weight_decay: float = 0.0,
         decoupled: bool = False,
         maximize: bool = False,
-        **more: Any,
+        _own: Mapping[str, Any] | None = None,
+        **torch_options: Any,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -260,9 +266,9 @@ class _OneBeta(Dissected):
             "weight_decay": weight_decay,
             "decoupled_weight_decay": decoupled,
             "maximize": maximize,
-            **more,
+            **(_own or {}),
         }
-        super().__init__(params, defaults)
+        super().__init__(params, defaults, torch_options)
 
 
 class _GradientScale(_OneBeta):
@@ -277,8 +283,11 @@ class _GradientScale(_OneBeta):
         weight_decay: float = 0.0,
         decoupled: bool = False,
         maximize: bool = False,
+        **torch_options: Any,
     ) -> None:
-        super().__init__(params, lr, beta, weight_decay=weight_decay, decoupled=decoupled, maximize=maximize)
+        super().__init__(
+            params, lr, beta, weight_decay=weight_decay, decoupled=decoupled, maximize=maximize, **torch_options
+        )
 
 
 class MSGD(_GradientScale):
@@ -328,6 +337,7 @@ class AdamErf(_OneBeta):
         weight_decay: float = 0.0,
         decoupled: bool = False,
         maximize: bool = False,
+        **torch_options: Any,
     ) -> None:
         super().__init__(
             params,
@@ -336,7 +346,8 @@ class AdamErf(_OneBeta):
             weight_decay=weight_decay,
             decoupled=decoupled,
             maximize=maximize,
-            momentum_corrected=momentum_corrected,
+            _own={"momentum_corrected": momentum_corrected},
+            **torch_options,
         )
 
     def _method(self, group: Mapping[str, Any]) -> str:
