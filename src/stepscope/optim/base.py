@@ -145,6 +145,10 @@ class Dissected(Optimizer):
         def scalars(t: int) -> Mapping[str, float]:
             return rule.step_scalars(t, hyper)
 
+        @cache
+        def prepared(dtype: torch.dtype, t: int) -> compiled.Prepared:
+            return compiled.Prepared(rule, dtype, hyper, scalars(t))
+
         for p in group["params"]:
             if p.grad is None:
                 continue
@@ -159,7 +163,7 @@ class Dissected(Optimizer):
                 continue
             g = g.to_dense() if g.is_sparse else g
             if compiles and compiled.can_step(p, g, state):
-                compiled.step_tensor(rule, p, g, state, hyper, scalars(t))
+                prepared(p.dtype, t).step(p, g, state)
             else:
                 if compiles:
                     _warn_once(

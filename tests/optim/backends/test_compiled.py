@@ -24,8 +24,8 @@ FORMATS = [torch.float64, torch.float32]
 @pytest.mark.parametrize("dtype", FORMATS, ids=["float64", "float32"])
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.name}-{len(r.hyper)}")
 def test_one_step_is_the_eager_step(rule, dtype):
-    """Resynchronised after each step. torch leaves roots and reciprocals to MKL, an ulp off now and then; theta is below
-    4 and the step below 1, so both round to within 2 eps.
+    """Resynchronised after each step. torch leaves roots and reciprocals to MKL, an ulp off now and then; theta is
+    below 4 and the step below 1, so both round to within 2 eps.
     """
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(1003, dtype=dtype, generator=generator)
@@ -34,7 +34,7 @@ def test_one_step_is_the_eager_step(rule, dtype):
     for t in range(1, 30):
         b, g = a.clone(), torch.randn(1003, dtype=dtype, generator=generator)
         scalars = rule.step_scalars(t, hyper)
-        compiled.step_tensor(rule, b, g, ours, hyper, scalars)
+        compiled.Prepared(rule, dtype, hyper, scalars).step(b, g, ours)
         eager.step_tensor(rule, a, g, theirs, hyper, scalars)
         torch.testing.assert_close(b, a, rtol=0, atol=2 * torch.finfo(dtype).eps)
         for name in rule.state:
@@ -50,7 +50,7 @@ def test_every_length_is_stepped_whole_and_nothing_beyond(n, offset):
     memory = torch.ones(n + 8)
     theta, g = memory[offset : offset + n], torch.linspace(1, 2, n)
     state = {s: torch.zeros(n) for s in rule.state}
-    compiled.step_tensor(rule, theta, g, state, rule.defaults, rule.step_scalars(1, rule.defaults))
+    compiled.Prepared(rule, theta.dtype, rule.defaults, rule.step_scalars(1, rule.defaults)).step(theta, g, state)
     torch.testing.assert_close(theta, torch.full((n,), 0.999), rtol=0, atol=1e-6)
     assert torch.all(memory[:offset] == 1)
     assert torch.all(memory[offset + n :] == 1)
@@ -67,7 +67,8 @@ def test_threads_change_nothing():
             state = {s: torch.zeros(n) for s in rule.state}
             for t in (1, 2, 3):
                 g = torch.sin(t * torch.linspace(0, 9, n))
-                compiled.step_tensor(rule, theta, g, state, rule.defaults, rule.step_scalars(t, rule.defaults))
+                numbers = rule.step_scalars(t, rule.defaults)
+                compiled.Prepared(rule, theta.dtype, rule.defaults, numbers).step(theta, g, state)
             results.append(theta)
     finally:
         torch.set_num_threads(before)

@@ -21,11 +21,11 @@ from stepscope.graph.expression import Symbol, evaluate, order, symbol, trace
 from stepscope.graph.llvm import FORMATS, Emitter, Value
 from stepscope.rules import Rule
 
-__all__ = ["available", "can_step", "step_tensor"]
+__all__ = ["Prepared", "available", "can_step"]
 
 available = machine.available
 
-_PRECISIONS = {torch.float32: ("float32", np.float32, 4), torch.float64: ("float64", np.float64, 8)}
+_PRECISIONS = {torch.float32: ("float32", np.float32), torch.float64: ("float64", np.float64)}
 _WIDTH = 16
 _PART = 1 << 16  # elements a thread takes at a time: they stay in its cache
 _TRUTHS = ("<", "<=", ">", ">=", "&")
@@ -156,28 +156,30 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
 
 
-def step_tensor(
-    rule: Rule,
-    theta: Tensor,
-    g: Tensor,
-    state: Mapping[str, Tensor],
-    hyper: Mapping[str, float],
-    scalars: Mapping[str, float],
-) -> None:
-    """Update `theta` and `state` in place by one step of `rule`; the tensors are such that `can_step`."""
-    precision, kind, _ = _PRECISIONS[theta.dtype]
-    kernel = _kernel(rule, precision)
-    inputs = {f"hyper.{n}": v for n, v in hyper.items()} | {f"scalars.{n}": v for n, v in scalars.items()}
-    shared = np.array([float(v) for v in evaluate(kernel.host, inputs, _HOST)] or [0.0], kind)
-    states = np.array([state[n].data_ptr() for n in rule.state] or [0], np.uintp)
-    addresses = (theta.data_ptr(), g.data_ptr(), states.ctypes.data, shared.ctypes.data)
-    count = theta.numel()
-    threads = min(torch.get_num_threads(), -(-count // _PART))
-    if threads <= 1:
-        kernel.run(*addresses, 0, count)
-    else:
-        pool = _pools.setdefault(threads, ThreadPoolExecutor(threads, thread_name_prefix="stepscope"))
-        parts = [(low, min(low + _PART, count)) for low in range(0, count, _PART)]
-        for _ in pool.map(lambda part: kernel.run(*addresses, *part), parts):
-            pass
-    torch.autograd.graph.increment_version([theta, *state.values()])
+class Prepared:
+    """A rule with the numbers of one step: all tensors that are stepped with them share it."""
+
+    def __init__(
+        self, rule: Rule, dtype: torch.dtype, hyper: Mapping[str, float], scalars: Mapping[str, float]
+    ) -> None:
+        precision, kind = _PRECISIONS[dtype]
+        self.rule, self.kernel = rule, _kernel(rule, precision)
+        inputs = {f"hyper.{n}": v for n, v in hyper.items()} | {f"scalars.{n}": v for n, v in scalars.items()}
+        self.shared = np.array([float(v) for v in evaluate(self.kernel.host, inputs, _HOST)] or [0.0], kind)
+        self.address = self.shared.ctypes.data
+
+    def step(self, theta: Tensor, g: Tensor, state: Mapping[str, Tensor]) -> None:
+        """Update `theta` and `state` in place; the tensors are such that `can_step`."""
+        pointers = [state[name].data_ptr() for name in self.rule.state]
+        states = (ctypes.c_void_p * max(len(pointers), 1))(*pointers)
+        addresses = (theta.data_ptr(), g.data_ptr(), ctypes.addressof(states), self.address)
+        count = theta.numel()
+        threads = 1 if count <= _PART else min(torch.get_num_threads(), -(-count // _PART))
+        if threads <= 1:
+            self.kernel.run(*addresses, 0, count)
+        else:
+            pool = _pools.setdefault(threads, ThreadPoolExecutor(threads, thread_name_prefix="stepscope"))
+            parts = [(low, min(low + _PART, count)) for low in range(0, count, _PART)]
+            for _ in pool.map(lambda part: self.kernel.run(*addresses, *part), parts):
+                pass
+        torch.autograd.graph.increment_version([theta, *state.values()])
