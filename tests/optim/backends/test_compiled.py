@@ -189,3 +189,14 @@ def test_several_threads_may_step_at_once():
     for thread in threads:
         thread.join()
     assert all(torch.equal(ends[0], ends[i]) for i in range(6))
+
+
+def test_a_gradient_that_is_the_parameter_itself_is_read_before_it_is_written():
+    """Nobody should do this, and the eager backend survives it."""
+    ends = []
+    for fused in (True, False):
+        p = torch.nn.Parameter(torch.linspace(1, 2, 203))
+        p.grad = p.detach()
+        optim.MSVAG([p], lr=0.1, fused=fused).step()
+        ends.append(p.detach())
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=0)

@@ -91,7 +91,7 @@ def _text(roots: Sequence[Symbol], count: int, names: Sequence[str], precision: 
     align = f.bits // 8
     wide, narrow = Emitter(_WIDTH, f), Emitter(1, f)
     lines = [
-        "define void @step(ptr noalias %theta, ptr noalias %g, ptr %states, ptr %shared, i64 %first, i64 %last) {",
+        "define void @step(ptr %theta, ptr %g, ptr %states, ptr %shared, i64 %first, i64 %last) {",
         "entry:",
     ]
     for i in range(len(names)):
