@@ -15,7 +15,7 @@ class Case:
     """A way to construct one of our optimizers, and torch's class that must do the same."""
 
     name: str
-    ours: type[optim.Dissected]
+    ours: type[optim.RuleOptimizer]
     options: dict[str, Any] = field(default_factory=dict)
     theirs: type[torch.optim.Optimizer] | None = None
 

@@ -106,7 +106,7 @@ def test_sparse_gradients_as_in_torch(ours: type, theirs: type, options: dict) -
 
 
 @pytest.mark.parametrize("cls", [c for c in optim.METHODS.values() if not c.sparse], ids=lambda c: c.__name__)
-def test_sparse_gradients_are_refused_before_anything_moves(cls: type[optim.Dissected]) -> None:
+def test_sparse_gradients_are_refused_before_anything_moves(cls: type[optim.RuleOptimizer]) -> None:
     dense, table = parameter(4), torch.nn.Embedding(5, 2, sparse=True)
     dense.grad = torch.ones(4, dtype=torch.float64)
     table(torch.tensor([1])).sum().backward()
@@ -334,7 +334,7 @@ def test_a_broken_gradient_stays_where_it_is(case: Case, bad: float) -> None:
         (optim.AdaGrad, {"initial_accumulator_value": -1.0}, "initial_accumulator_value must lie in"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name(cls: type[optim.Dissected], options: dict, text: str) -> None:
+def test_numbers_out_of_range_are_refused_by_name(cls: type[optim.RuleOptimizer], options: dict, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         cls([parameter()], **options)
 
@@ -370,7 +370,7 @@ def test_steps_saved_as_numbers_are_read() -> None:
 
 
 @pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSProp, optim.AdaGrad, optim.Adadelta])
-def test_torchs_options_may_be_given_while_they_are_off(cls: type[optim.Dissected]) -> None:
+def test_torchs_options_may_be_given_while_they_are_off(cls: type[optim.RuleOptimizer]) -> None:
     cls([parameter()], foreach=False, fused=None, capturable=False, differentiable=False)
     with pytest.raises(ValueError, match="has no capturable; use torch"):
         cls([parameter()], capturable=True)

@@ -74,7 +74,7 @@ def divide(data: Data, held_out: int) -> dict[str, Split]:
     return parts | ({"validation": _take(data.train, validation)} if held_out else {})
 
 
-def make_optimizer(trial: Trial, model: nn.Module) -> optim.Dissected:
+def make_optimizer(trial: Trial, model: nn.Module) -> optim.RuleOptimizer:
     """The trial's method over the model's parameters; torch's defaults for whatever the trial does not say."""
     options: dict[str, Any] = {"lr": trial.lr} if trial.beta is None else {"lr": trial.lr, "beta": trial.beta}
     return optim.METHODS[trial.method](model.parameters(), **options)
@@ -186,7 +186,9 @@ def run_trial(trial: Trial, parcel: Parcel, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _recording(trial: Trial, optimizer: optim.Dissected, model: nn.Module, run: Path | None) -> Iterator[Scope | None]:
+def _recording(
+    trial: Trial, optimizer: optim.RuleOptimizer, model: nn.Module, run: Path | None
+) -> Iterator[Scope | None]:
     if not trial.record_every or run is None:
         yield None
         return

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from stepscope.optim.base import Dissected
+from stepscope.optim.base import RuleOptimizer
 from stepscope.optim.methods import (
     MSGD,
     MSSD,
@@ -20,7 +20,7 @@ from stepscope.optim.methods import (
     RMSProp,
 )
 
-METHODS: Mapping[str, type[Dissected]] = MappingProxyType(
+METHODS: Mapping[str, type[RuleOptimizer]] = MappingProxyType(
     {
         "sgd": SGD,
         "msgd": MSGD,
@@ -71,6 +71,6 @@ __all__ = [
     "AdamErf",
     "AdamOneBeta",
     "AdamW",
-    "Dissected",
     "RMSProp",
+    "RuleOptimizer",
 ]

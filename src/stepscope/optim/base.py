@@ -13,7 +13,7 @@ from stepscope.optim.backends import compiled
 from stepscope.optim.backends.eager import step_tensor
 from stepscope.rules import METHODS, Rule, decayed
 
-__all__ = ["Dissected"]
+__all__ = ["RuleOptimizer"]
 
 
 # Arguments of torch's classes that choose how a step is computed, with the values that are honoured here. `foreach`
@@ -36,7 +36,7 @@ def _with_decay(name: str, decoupled: bool) -> Rule:
     return decayed(METHODS[name], decoupled=decoupled)
 
 
-class Dissected(Optimizer):
+class RuleOptimizer(Optimizer):
     """A torch optimizer that runs a rule. Subclasses choose the rule and name their constructor's numbers.
 
     Per parameter: `step` (a 0-dim float32 tensor; late gradients count from their own first one) and the rule's state,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from stepscope.optim.base import Dissected
+from stepscope.optim.base import RuleOptimizer
 
 __all__ = [
     "MSGD",
@@ -34,7 +34,7 @@ __all__ = [
 Rate = float | Tensor
 
 
-class SGD(Dissected):
+class SGD(RuleOptimizer):
     """Gradient descent, with Polyak's or Nesterov's momentum.   [torch.optim.SGD]
 
     theta -= lr g;  with momentum: b = momentum b + (1 - dampening) g (the first b is g), theta -= lr b.
@@ -76,7 +76,7 @@ class SGD(Dissected):
         return "nesterov" if group["nesterov"] else "heavy_ball"
 
 
-class Adam(Dissected):
+class Adam(RuleOptimizer):
     """sign(m), shrunk by its relative variance: theta -= lr m / (sqrt(v) + eps).   [Kingma & Ba 2015, Alg. 1]
 
     State of torch's class: exp_avg, exp_avg_sq. weight_decay enters the gradient, as in torch.optim.Adam.
@@ -130,7 +130,7 @@ class AdamW(Adam):
         super().__init__(params, lr, betas, eps, weight_decay, maximize=maximize, **torch_options)
 
 
-class RMSProp(Dissected):
+class RMSProp(RuleOptimizer):
     """The gradient over its root mean square: theta -= lr g / (sqrt(v) + eps).   [Tieleman & Hinton 2012]
 
     State of torch's class: square_avg.
@@ -157,7 +157,7 @@ class RMSProp(Dissected):
         )
 
 
-class AdaGrad(Dissected):
+class AdaGrad(RuleOptimizer):
     """The gradient over the root of the sum of its squares.   [Duchi et al. 2011]
 
     State of torch's class: sum. Sparse gradients touch only their rows.
@@ -197,7 +197,7 @@ class AdaGrad(Dissected):
         return float(group["initial_accumulator_value"])
 
 
-class Adadelta(Dissected):
+class Adadelta(RuleOptimizer):
     """The gradient over its root mean square, times that of the past steps.   [Zeiler 2012, Alg. 1]
 
     State of torch's class: square_avg, acc_delta.
@@ -220,7 +220,7 @@ class Adadelta(Dissected):
         super().__init__(params, defaults, torch_options)
 
 
-class SSD(Dissected):
+class SSD(RuleOptimizer):
     """Stochastic sign descent: theta -= lr sign(g), sign 0 = 0.   [balles2018, Sec. 1.2]"""
 
     method = "ssd"
@@ -242,7 +242,7 @@ class SSD(Dissected):
         )
 
 
-class _OneBeta(Dissected):
+class _OneBeta(RuleOptimizer):
     """What the composed methods share: one decay rate for both moments, state m and, with a factor, S = v - m^2.
 
     beta in [0, 1).  weight_decay enters the gradient, or shrinks the weights by lr weight_decay if `decoupled`.
