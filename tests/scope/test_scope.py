@@ -20,7 +20,7 @@ from torch.optim.optimizer import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from stepscope import Scope, UserError, optim
-from stepscope.scope import scope as module
+from stepscope.scope import observer
 
 Make = Callable[[Any], Optimizer]
 
@@ -132,7 +132,7 @@ def test_a_failing_measurement_loses_neither_notes_nor_averages(
             for t in range(1, 5):
                 with monkeypatch.context() as patch:
                     if t == failing:
-                        patch.setattr(module, "reduce", lambda _: 1 / 0)
+                        patch.setattr(observer, "reduce", lambda _: 1 / 0)
                     step(model, optimizer, t)
                 scope.note(loss=t)
         return scope.rows

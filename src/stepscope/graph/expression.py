@@ -18,6 +18,7 @@ __all__ = [
     "SYMBOLS",
     "Symbol",
     "Traced",
+    "as_symbol",
     "evaluate",
     "order",
     "primitive",
@@ -42,7 +43,8 @@ FUNCTIONS = {
 }
 
 PRIMITIVES = ("rint", "exponent", "mantissa", "pow2")
-"""What polynomials for the functions above need beside arithmetic, of one argument each; no rule uses them.
+"""What polynomials for the functions above and histograms need beside arithmetic, of one argument each; no rule uses
+them, and a namespace `k` has at least exponent and mantissa.
 
 rint: the nearest whole number, of two the even one.  exponent, mantissa: x = mantissa 2^exponent, mantissa in [1, 2),
 for a normal x > 0.  pow2: 2^n for a whole n in the format's range of normal numbers.
@@ -150,12 +152,13 @@ class Symbol:
         return f"{self.op}({', '.join(map(repr, self.args))})"
 
 
-def _node(value: Any) -> Symbol:
+def as_symbol(value: Any) -> Symbol:
+    """A number as a constant; a symbol as it is."""
     return value if isinstance(value, Symbol) else Symbol("const", float(value))
 
 
 def _binary(op: str, a: Any, b: Any) -> Symbol:
-    return Symbol(op, _node(a), _node(b))
+    return Symbol(op, as_symbol(a), as_symbol(b))
 
 
 def symbol(name: str) -> Symbol:
@@ -174,13 +177,15 @@ class _Recorder:
     """The namespace `k` that records: each function of the closed list makes one node."""
 
     def __getattr__(self, name: str) -> Callable[..., Symbol]:
+        if name in PRIMITIVES:
+            return lambda x: primitive(name, as_symbol(x))
         if name not in FUNCTIONS:
             raise AttributeError(f"k has no function {name!r}; the closed list is {' '.join(FUNCTIONS)}")
 
         def record(*args: Any) -> Symbol:
             if len(args) != FUNCTIONS[name]:
                 raise TypeError(f"k.{name} takes {FUNCTIONS[name]} arguments, got {len(args)}")
-            return Symbol(name, *map(_node, args))
+            return Symbol(name, *map(as_symbol, args))
 
         return record
 
@@ -228,7 +233,7 @@ def trace(rule: Rule) -> Traced:
         {h: symbol(f"hyper.{h}") for h in hyper},
         {s: symbol(f"scalars.{s}") for s in rule.scalars},
     )
-    return Traced(theta, {name: _node(value) for name, value in state.items()})
+    return Traced(as_symbol(theta), {name: as_symbol(state[name]) for name in rule.state})
 
 
 def evaluate(roots: Sequence[Symbol], inputs: Mapping[str, Any], k: Any) -> list[Any]:

@@ -84,6 +84,7 @@ class Emitter:
 
     def __init__(self, width: int, number: Format) -> None:
         self.width, self.number = width, number
+        self.estimates = False  # whether quotients and roots may be an ulp or two off, where that is faster
         self.lines: list[str] = []
         self.declarations: set[str] = set()
         self._count = 0
@@ -106,11 +107,11 @@ class Emitter:
         self.line(f"{name} = {text}")
         return name
 
-    def call(self, function: str, result: str, *arguments: tuple[str, str]) -> str:
+    def call(self, function: str, result: str, *arguments: tuple[str, str], flags: str = "") -> str:
         """A call of an external function or intrinsic, declared on the way."""
         types = ", ".join(kind for kind, _ in arguments)
         self.declarations.add(f"declare {result} @{function}({types})")
-        return self.let(f"call {result} @{function}({', '.join(f'{kind} {name}' for kind, name in arguments)})")
+        return self.let(f"call {flags}{result} @{function}({', '.join(f'{kind} {name}' for kind, name in arguments)})")
 
     def spread(self, name: str, element: str | None = None) -> str:
         """A scalar in every lane."""
@@ -163,7 +164,8 @@ class Emitter:
             for a in arguments
         ]
         if op in _ARITHMETIC:
-            return Value(self.let(f"{_ARITHMETIC[op]} {kind} {names[0]}, {names[1]}"), vector)
+            fast = " ninf arcp afn" if self.estimates and op == "/" else ""
+            return Value(self.let(f"{_ARITHMETIC[op]}{fast} {kind} {names[0]}, {names[1]}"), vector)
         if op == "neg":
             return Value(self.let(f"fneg {kind} {names[0]}"), vector)
         if op in _COMPARISONS:
@@ -184,7 +186,8 @@ class Emitter:
         kind = self.type_of(vector)
         suffix = f"v{self.width}{self.number.suffix}" if vector and self.width > 1 else self.number.suffix
         if op in _INTRINSICS:
-            return self.call(f"llvm.{_INTRINSICS[op]}.{suffix}", kind, *[(kind, name) for name in names])
+            fast = "ninf arcp afn " if self.estimates and op == "sqrt" else ""
+            return self.call(f"llvm.{_INTRINSICS[op]}.{suffix}", kind, *[(kind, name) for name in names], flags=fast)
         if op == "sign":
             one = self.spread(self.number.literal(1.0)) if vector else self.number.literal(1.0)
             size = self.call(f"llvm.copysign.{suffix}", kind, (kind, one), (kind, names[0]))
@@ -239,5 +242,4 @@ class Emitter:
                 f"bitcast {whole} {self.let(f'or {whole} {low}, {constant(f.bias << f.fraction)}')} to {kind}"
             )
         field = self.let(f"lshr {whole} {raw}, {constant(f.fraction)}")
-        field = self.let(f"and {whole} {field}, {constant((1 << (f.bits - 1 - f.fraction)) - 1)}")
         return self.let(f"sitofp {whole} {self.let(f'sub {whole} {field}, {constant(f.bias)}')} to {kind}")

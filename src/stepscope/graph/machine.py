@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-__all__ = ["available", "code", "target_machine"]
+__all__ = ["available", "code", "has_half", "target_machine"]
 
 
 @cache
@@ -23,6 +23,13 @@ def _this_machine() -> tuple[Any, str, str]:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+def has_half() -> bool:
+    """Whether the processor converts 16-bit floats itself; elsewhere LLVM would call a library that is not there."""
+    import llvmlite.binding as llvm
+
+    return bool(llvm.get_host_cpu_features().get("f16c")) or "aarch64" in llvm.get_default_triple()
 
 
 def target_machine() -> Any:

@@ -1,29 +1,33 @@
 """The one step loop: which tensors are stepped, with which rule, numbers and state. Equations live in `rules`."""
 
+import logging
+import operator
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from stepscope.optim.backends import compiled
-from stepscope.optim.backends.eager import step_tensor
-from stepscope.rules import METHODS, Rule, decayed
+from stepscope.optim.backends import cpu, eager
+from stepscope.optim.dispatch import Dispatcher, Job
+from stepscope.optim.sums import Request, StepSums
+from stepscope.rules import METHODS, Rule, ascending, decayed
 
 __all__ = ["RuleOptimizer"]
 
+log = logging.getLogger("stepscope.optim")
 
-# Arguments of torch's classes that choose how a step is computed, with the values that are honoured here. `foreach`
-# changes nothing; `fused` takes the compiled backend where it can.
+# Arguments of torch's classes that choose how a step is computed, with the values that are honoured here.
 _ENGINES: Mapping[str, tuple[Any, ...]] = {
     "foreach": (None, False, True),
     "fused": (None, False, True),
-    "capturable": (False,),
-    "differentiable": (False,),
+    "capturable": (False, True),
+    "differentiable": (False, True),
 }
+_OFF: Mapping[str, Any] = {"foreach": None, "fused": None, "capturable": False, "differentiable": False}
 
 
 @cache
@@ -32,31 +36,58 @@ def _warn_once(text: str) -> None:
 
 
 @cache
-def _with_decay(name: str, decoupled: bool) -> Rule:
-    return decayed(METHODS[name], decoupled=decoupled)
+def _variant(name: str, decay: str, ascends: bool) -> Rule:
+    rule = METHODS[name]
+    if decay:
+        rule = decayed(rule, decoupled=decay == "decoupled")
+    return ascending(rule) if ascends else rule
 
 
 class RuleOptimizer(Optimizer):
     """A torch optimizer that runs a rule. Subclasses choose the rule and name their constructor's numbers.
 
     Per parameter: `step` (a 0-dim float32 tensor; late gradients count from their own first one) and the rule's state,
-    in the parameter's dtype, float32 for 16-bit parameters. Nothing lives on `self`, so copies and pickles continue.
+    in the parameter's dtype, float32 for 16-bit parameters. What is kept on `self` are caches: copies and pickles
+    continue without them.
+
+    Of torch's options,
+    fused=None steps CPU tensors with one compiled pass over all of them, and the rest eagerly; True warns about the
+    rest, once; False compiles nothing.  foreach=True steps eagerly, many small tensors at a time.
+    capturable=True keeps counters and numbers on the parameters' device, so that a CUDA graph can hold the step.
+    differentiable=True lets gradients flow through the step: to the weights before it, the gradients and, if they are
+    tensors, lr and weight_decay.
     """
 
     method: ClassVar[str]  # the rule's name in rules.METHODS
     sparse: ClassVar[bool] = False  # whether untouched rows of a sparse gradient stay as they are under this rule
     refused: ClassVar[Mapping[str, Any]] = {}  # options of torch's class that this one lacks, with their off value
 
+    step_sums: StepSums | None = None
+    """What the last step measured, if it was asked to by `request_sums`."""
+
+    _request: Request | None = None
+    _dispatcher: Dispatcher | None = None
+
     def __init__(
         self, params: ParamsT, defaults: dict[str, Any], torch_options: Mapping[str, Any] | None = None
     ) -> None:
-        """torch_options: further arguments of torch's class, which may be given as long as they are off."""
-        for name, value in (torch_options or {}).items():
+        """torch_options: further arguments of torch's class; those it lacks here may be given as long as they are off.
+
+        Raises: TypeError for an unknown one, ValueError for one that cannot be honoured, RuntimeError for foreach and
+        fused together.
+        """
+        options = dict(torch_options or {})
+        for name, value in options.items():
             if name not in _ENGINES and name not in self.refused:
                 raise TypeError(f"{type(self).__name__} has no argument {name!r}")
             if value not in (_ENGINES.get(name) or (self.refused[name],)):
                 raise ValueError(self._lacks(name, value))
-        super().__init__(params, defaults | {"fused": (torch_options or {}).get("fused")})
+        engines = {**_OFF, **{name: value for name, value in options.items() if name in _ENGINES}}
+        if engines["foreach"] and engines["fused"]:
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        if engines["fused"] and engines["differentiable"]:
+            raise RuntimeError("`fused` does not support `differentiable`")
+        super().__init__(params, defaults | engines)
 
     def _lacks(self, name: str, value: Any) -> str:
         return f"stepscope.optim.{type(self).__name__} has no {name}; use torch.optim for {name}={value}"
@@ -76,33 +107,42 @@ class RuleOptimizer(Optimizer):
             if "step" in kept and not isinstance(kept["step"], Tensor):  # as old versions of torch saved it
                 kept["step"] = torch.tensor(float(kept["step"]))
         for group in self.param_groups:
-            for name, value in self.defaults.items():
-                if name != "differentiable":  # torch's base class adds it to unpickled defaults
-                    group.setdefault(name, value)
+            for name, value in {**_OFF, **self.defaults}.items():
+                group.setdefault(name, value)
             self._check(group)
 
     def _check(self, group: Mapping[str, Any]) -> None:
         for name, off in self.refused.items():
             if group.get(name, off) != off:
                 raise ValueError(self._lacks(name, group[name]))
-        self._rule(group).check(self._hyper(group))
+        lr = group.get("lr")
+        if isinstance(lr, Tensor):
+            if lr.numel() != 1:
+                raise ValueError(f"Tensor lr must be 1-element, got {lr.numel()}")
+            if group.get("foreach") and not group.get("capturable"):
+                raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
+        self._rule(group).check({name: float(value) for name, value in self._hyper(group).items()})
 
     def _method(self, group: Mapping[str, Any]) -> str:
         """Name of the rule of this group."""
         return self.method
 
     def _rule(self, group: Mapping[str, Any]) -> Rule:
-        if group.get("weight_decay", 0.0) == 0:
-            return METHODS[self._method(group)]
-        return _with_decay(self._method(group), bool(group.get("decoupled_weight_decay", False)))
+        decay = ""
+        if not _is_zero(group.get("weight_decay", 0.0)):
+            decay = "decoupled" if group.get("decoupled_weight_decay", False) else "coupled"
+        return _variant(self._method(group), decay, bool(group.get("maximize", False)))
 
-    def _hyper(self, group: Mapping[str, Any]) -> dict[str, float]:
-        """The group's numbers under the rule's names."""
-        names = (h.name for h in self._rule(group).hyper if h.name in group)
-        hyper = {name: float(group[name]) for name in names}
+    def _hyper(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The group's numbers under the rule's names, tensors as they are."""
+        hyper = {h.name: group[h.name] for h in self._rule(group).hyper if h.name in group}
         if "betas" in group:
-            hyper["beta1"], hyper["beta2"] = map(float, group["betas"])
+            hyper["beta1"], hyper["beta2"] = group["betas"]
         return hyper
+
+    def request_sums(self, request: Request) -> None:
+        """Ask the next step to measure itself: `step_sums` has the answer after it."""
+        self._request = request
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -110,19 +150,24 @@ class RuleOptimizer(Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
-    @torch.no_grad()
+    @torch._disable_dynamo  # type: ignore[attr-defined,untyped-decorator,unused-ignore]
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update every parameter that has a gradient. `closure` re-evaluates the loss, which is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        work = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        for group, p in work:  # refused before anything moves
-            if p.grad.is_sparse and not (self.sparse and group.get("weight_decay", 0.0) == 0):
+        request, self._request, self.step_sums = self._request, None, None
+        work = [_with_gradients(group["params"]) for group in self.param_groups]
+        for group, (_, _, sparse) in zip(self.param_groups, work, strict=True):  # refused before anything moves
+            if sparse and not (self.sparse and group.get("weight_decay", 0.0) == 0):
                 raise RuntimeError(self._no_sparse(group))
-        for group in self.param_groups:
-            self._step_group(group)
+        if self._dispatcher is None:
+            self._dispatcher = Dispatcher()
+        with torch.set_grad_enabled(any(group["differentiable"] for group in self.param_groups)):
+            groups = zip(self.param_groups, work, strict=True)
+            jobs = [self._job(i, group, *tensors) for i, (group, tensors) in enumerate(groups) if tensors[0]]
+            self.step_sums = self._dispatcher.run(self, jobs, request)
         return loss
 
     def _no_sparse(self, group: Mapping[str, Any]) -> str:
@@ -133,67 +178,80 @@ class RuleOptimizer(Optimizer):
             "or a layer with sparse=False"
         )
 
-    def _step_group(self, group: dict[str, Any]) -> None:
+    def _job(self, index: int, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], sparse: bool) -> Job:
+        """Parameters of a group, with everything their step needs."""
         rule, hyper = self._rule(group), self._hyper(group)
-
-        fused = group.get("fused")
-        compiles = bool(fused) and compiled.available()
-        if fused and not compiles:
-            _warn_once("fused=True needs llvmlite, which cannot be loaded here; steps are taken eagerly.")
-
-        @cache
-        def scalars(t: int) -> Mapping[str, float]:
-            return rule.step_scalars(t, hyper)
-
-        @cache
-        def prepared(dtype: torch.dtype, t: int) -> compiled.Prepared:
-            return compiled.Prepared(rule, dtype, hyper, scalars(t))
-
-        for p in group["params"]:
-            if p.grad is None:
-                continue
-            state = self._state(p, rule, group)
-            t = 1
-            if rule.state:
-                self.state[p]["step"] += 1
-                t = int(self.state[p]["step"].item())
-            g = -p.grad if group["maximize"] else p.grad
-            if g.is_sparse and self._touched_rows_only(rule):
-                _step_rows(rule, p, g.coalesce(), state, hyper, scalars(t))
-                continue
-            g = g.to_dense() if g.is_sparse else g
-            if compiles and compiled.can_step(p, g, state):
-                prepared(p.dtype, t).step(p, g, state)
-            else:
-                if compiles:
-                    _warn_once(
-                        "fused=True compiles steps of plain contiguous float32 and float64 tensors on the CPU; "
-                        "others are taken eagerly."
-                    )
-                step_tensor(rule, p, g, state, hyper, scalars(t))
-
-    def _touched_rows_only(self, rule: Rule) -> bool:
-        """Whether a zero gradient leaves this rule's state and weights alone."""
-        return rule.state in ((), ("sum",))
+        tensors = group["capturable"] or group["differentiable"]
+        if not tensors:
+            hyper = {name: float(value) for name, value in hyper.items()}
+        columns: list[list[Tensor]] = []
+        steps: list[Tensor] = []
+        if rule.state:
+            kept = [self.state[p] for p in params]
+            try:
+                columns = [[state[name] for state in kept] for name in rule.state]
+                steps = [state["step"] for state in kept]
+                complete = all(all(map(_IS_THERE, column)) for column in (*columns, steps))
+            except KeyError:
+                complete = False
+            if not complete:
+                for p in params:
+                    self._begin(p, rule, group)
+                columns = [[state[name] for state in kept] for name in rule.state]
+                steps = [state["step"] for state in kept]
+        return Job(index, group, rule, hyper, params, grads, columns, steps, sparse)
 
     def _initial(self, group: Mapping[str, Any]) -> float:
         """Value of the state before the first sample."""
         return 0.0
 
-    def _state(self, p: Tensor, rule: Rule, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The rule's state of this parameter, created where it is missing."""
-        if not rule.state:
-            return {}
+    def _begin(self, p: Tensor, rule: Rule, group: Mapping[str, Any]) -> None:
+        """Create what is missing of the rule's state of this parameter."""
         state = self.state[p]
         seen = any(state.get(name) is not None for name in rule.state)
-        state.setdefault("step", torch.tensor(float(seen)))  # torch's SGD keeps a buffer but no step
+        device = p.device if group["capturable"] else torch.device("cpu")
+        if state.get("step") is None:  # torch's SGD keeps a buffer but no step
+            state["step"] = torch.tensor(float(seen), dtype=torch.float32, device=device)
         for name in rule.state:
             if state.get(name) is None:
-                wide = torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
                 initial = self._initial(group)
                 value = complex(initial, initial) if p.is_complex() else initial
-                state[name] = torch.full_like(p, value, dtype=wide, memory_format=torch.preserve_format).detach()
-        return {name: state[name] for name in rule.state}
+                with torch.no_grad():
+                    state[name] = torch.full_like(
+                        p, value, dtype=cpu.state_dtype(p.dtype), memory_format=torch.preserve_format
+                    )
+
+    def engine(self, p: Tensor) -> str:
+        """How this parameter is stepped, in words: "compiled", "capturable", or "eager" and why."""
+        group = next((g for g in self.param_groups if any(q is p for q in g["params"])), None)
+        if group is None:
+            raise ValueError("the tensor is none of this optimizer's parameters")
+        states = [self.state[p][name] for name in self._rule(group).state] if p in self.state else []
+        reason = self._why_eager(group) or cpu.obstacle(
+            eager.local(p.detach()), eager.local(p.grad if p.grad is not None else p.detach()), map(eager.local, states)
+        )
+        return f"eager: {reason}" if reason else "compiled"
+
+    def _why_eager(self, group: Mapping[str, Any]) -> str | None:
+        """Why nothing of this group is compiled, or None."""
+        for name, on in (("fused", group["fused"] is False), *((n, group[n]) for n in _OFF if n != "fused")):
+            if on:
+                return f"{name}={group[name]}"
+        return None if cpu.available() else "llvmlite cannot be loaded"
+
+    def _explain(self, group: Mapping[str, Any], reasons: Iterable[str]) -> None:
+        """Say once for each reason what is not compiled, where the user asked for it or lacks the compiler."""
+        for reason in reasons:
+            if "llvmlite" in reason:
+                _warn_once(f"stepscope steps are taken eagerly, several times slower: {reason}.")
+            elif group["fused"]:
+                _warn_once(f"fused=True cannot be honoured for {reason}; these tensors are stepped eagerly.")
+            else:
+                log.debug("stepped eagerly: %s", reason)
+
+    def _touched_rows_only(self, rule: Rule) -> bool:
+        """Whether a zero gradient leaves this rule's state and weights alone."""
+        return rule.state in ((), ("sum",))
 
     @torch._disable_dynamo  # type: ignore[attr-defined,untyped-decorator,unused-ignore]
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -205,7 +263,7 @@ class RuleOptimizer(Optimizer):
             self._check({**self.defaults, **group})
         super().load_state_dict(state_dict)
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
-        mine: Iterable[Tensor] = (p for group in self.param_groups for p in group["params"])
+        mine: Sequence[Tensor] = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(saved, mine, strict=True):
             if p.dtype in (torch.float16, torch.bfloat16):
                 for name, value in state_dict["state"].get(i, {}).items():
@@ -213,19 +271,19 @@ class RuleOptimizer(Optimizer):
                         self.state[p][name] = value.detach().to(device=p.device, dtype=torch.float32, copy=True)
 
 
-def _step_rows(
-    rule: Rule,
-    p: Tensor,
-    g: Tensor,
-    state: Mapping[str, Tensor],
-    hyper: Mapping[str, float],
-    scalars: Mapping[str, float],
-) -> None:
-    """Step only the rows that a coalesced sparse gradient touches."""
-    where = tuple(g.indices())
-    theta = p[where]
-    rows = {name: value[where] for name, value in state.items()}
-    step_tensor(rule, theta, g.values(), rows, hyper, scalars)
-    p[where] = theta
-    for name, value in rows.items():
-        state[name][where] = value
+_GRAD, _IS_SPARSE = operator.attrgetter("grad"), operator.attrgetter("is_sparse")
+_IS_THERE = partial(operator.is_not, None)
+
+
+def _with_gradients(params: list[Tensor]) -> tuple[list[Tensor], list[Tensor], bool]:
+    """The parameters that have a gradient, their gradients, and whether one of these is sparse."""
+    grads: list[Any] = list(map(_GRAD, params))
+    if not all(map(_IS_THERE, grads)):
+        params = [p for p, g in zip(params, grads, strict=True) if g is not None]
+        grads = list(filter(_IS_THERE, grads))
+    return params, grads, any(map(_IS_SPARSE, grads))
+
+
+def _is_zero(value: Any) -> bool:
+    """Whether a decay is off; one that carries a gradient is on."""
+    return not (isinstance(value, Tensor) and value.requires_grad) and float(value) == 0

@@ -78,7 +78,7 @@ def plus_minus(mean: float | None, deviation: float | None) -> str:
         unit = 10.0**exponent
         return f"({plus_minus(mean / unit, deviation / unit)})·10{str(exponent).translate(_SUPERSCRIPT)}"
     # The mean keeps two significant digits even where the deviation is larger than it.
-    decimals = min(6, max(_decimals(deviation, 2), _decimals(mean, 2) if deviation > abs(mean) else 0))
+    decimals = min(8, max(_decimals(deviation, 2), _decimals(mean, 2) if deviation > abs(mean) else 0))
     return f"{mean:,.{decimals}f} ± {deviation:,.{decimals}f}".replace("-", "−")
 
 

@@ -5,6 +5,6 @@ No module here imports a numerical library: a rule runs on whatever it is called
 
 from stepscope.rules.compose import compose
 from stepscope.rules.methods import METHODS
-from stepscope.rules.rule import Hyper, Rule, StepScalar, View, decayed
+from stepscope.rules.rule import Hyper, Rule, StepScalar, View, ascending, decayed
 
-__all__ = ["METHODS", "Hyper", "Rule", "StepScalar", "View", "compose", "decayed"]
+__all__ = ["METHODS", "Hyper", "Rule", "StepScalar", "View", "ascending", "compose", "decayed"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-__all__ = ["Hyper", "Rule", "StepScalar", "View", "decayed"]
+__all__ = ["Hyper", "Rule", "StepScalar", "View", "ascending", "decayed"]
 
 Number = Any  # a float, tensor, array, mpmath number or symbol: whatever the rule is called with
 Numbers = Mapping[str, Number]
@@ -120,3 +120,17 @@ def decayed(rule: Rule, *, decoupled: bool, name: str | None = None, default: fl
         hyper=(*rule.hyper, replace(WEIGHT_DECAY, default=default)),
         update=update,
     )
+
+
+def ascending(rule: Rule) -> Rule:
+    """The same rule climbing: it sees -g."""
+
+    def update(
+        k: Any, g: Number, theta: Number, state: Numbers, hyper: Numbers, scalars: Numbers
+    ) -> tuple[Number, dict[str, Number]]:
+        return rule.update(k, -g, theta, state, hyper, scalars)
+
+    def view(k: Any, g: Number, state: Numbers, hyper: Numbers, scalars: Numbers) -> View:
+        return rule.view(k, -g, state, hyper, scalars)
+
+    return replace(rule, update=update, view=view)

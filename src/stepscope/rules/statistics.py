@@ -1,10 +1,12 @@
 """The statistics of one step: what each coordinate adds to its tensor's sums, and where it falls in the histograms.
 
-Sums and histogram counts are additive, so tensors may be measured in blocks, on several devices or on several machines.
-Whatever is shown of a step is a function of them. An indicator is a sign, 0 or 1: cheaper than a condition.
+Sums and histogram counts are additive, so tensors may be measured in blocks, on several devices or on several machines,
+inside the pass that updates them or in a pass of their own. Whatever is shown of a step is a function of them.
+
+Of large tensors the histograms and some sums are taken over a fixed sample, every `period`-th block of 1024.
 
 Histograms have fixed bins, eight an octave; the powers of two, Adam's full step 1 among them, are amid a bin:
-    0           no value (a spread 0/0)
+    0           no value (a spread 0/0, a number that is not finite); what is counted here has no meaning
     1           below the range, zero included
     2 ... 514   bin i lies around its centre 2^((i - 2)/8 - 40), half a bin, the ratio 2^(1/16), either way
     515         above the range, infinity included
@@ -13,16 +15,20 @@ Histograms have fixed bins, eight an octave; the powers of two, Adam's full step
 import math
 from typing import Any, NamedTuple
 
-from stepscope.rules import parts
-
 __all__ = [
     "BINS",
     "BINS_PER_OCTAVE",
+    "CENTRES",
+    "EVERYWHERE",
     "HIGHEST",
+    "HISTOGRAMS",
     "LOWEST",
     "QUANTILE_ERROR",
+    "SAMPLE_BLOCK",
+    "Numbers",
     "Statistics",
     "Step",
+    "period",
     "quantile",
     "statistics",
 ]
@@ -32,96 +38,150 @@ Number = Any  # a tensor, array, symbol or float: whatever the statistics are ca
 LOWEST, HIGHEST = -40, 24  # log2 of the first and the last centre
 BINS_PER_OCTAVE = 8
 BINS = 4 + (HIGHEST - LOWEST) * BINS_PER_OCTAVE
-QUANTILE_ERROR = 2 ** (0.5 / BINS_PER_OCTAVE)  # a quantile is right within this ratio, 1.044: half a bin either way
+CENTRES = (0.0, *(2.0 ** (i / BINS_PER_OCTAVE + LOWEST) for i in range(BINS - 2)))  # of the bins from 1 on
+EVERYWHERE = 4  # the first of the sums are over all coordinates, the others over the sampled ones
+HISTOGRAMS = ("spread_histogram", "update_histogram")  # in the order of the statistics' bins
 
-# Spreads enter mean and logarithm clipped to [2^-50, 2^40]. Beyond it the mean of sigma/|m|, which has no finite
-# expectation, is that of a few coordinates whose m decayed to nothing.
-_SMALLEST, _LARGEST = 2.0**-100, 2.0**80  # of the relative variance
-_TINY = 2.0**-50  # stands for 0 in a logarithm that only chooses a bin
+# log2 of m in [1, 2) for a bin's edges: exact at both ends, within 0.0009 in between, and six operations that round
+# alike everywhere. (The best of the polynomials f + f (1 - f)(a + b f), f = m - 1.)
+_LOG2 = (-2.16417114, 3.06469709, -1.05974615, 0.15922020)
+_LOG2_ERROR = 0.0009
+QUANTILE_ERROR = 2 ** (0.5 / BINS_PER_OCTAVE + _LOG2_ERROR)  # a quantile is right within this ratio, 1.045: half a bin
+
+
+SAMPLE_BLOCK = 1 << 10
+_ENOUGH = 1 << 15  # coordinates
+_SPARSEST = 64
+
+
+def period(coordinates: int) -> int:
+    """Of a tensor of so many coordinates, every how manyth block is sampled.
+
+    At least 32,768 coordinates are, and a 64th of very many: a share has a standard error of at most 0.003.
+    """
+    return max(1, min(_SPARSEST, coordinates // _ENOUGH))
 
 
 class Step(NamedTuple):
-    """One coordinate at one step. Averages are bias-corrected and include this step's gradient.
+    """One coordinate at one step, as it is stored.
 
-    g: gradient.  m: its average.  variance: v - m^2, which two decay rates or rounding can make negative.
-    second: v, the average of g^2.  theta: weight before the step.  update: weight after minus before.
-    undecayed: the same without decoupled weight decay.
-    Numbers of the whole tensor:  per_lr: 1 / lr, 0 for lr = 0.  eps: the constant added to sqrt(v), 0 for none.
-    correction: `averages.variance_correction`, odds: `averages.noise_odds` of m's decay rate.
+    g: gradient.  mean, second: the two averages after the step.  before, after: weight before and after it.
     """
 
     g: Number
-    m: Number
-    variance: Number
+    mean: Number
     second: Number
-    theta: Number
-    update: Number
-    undecayed: Number
-    per_lr: Number
-    eps: Number
-    correction: Number
-    odds: Number
+    before: Number
+    after: Number
+
+
+class Numbers(NamedTuple):
+    """What all coordinates of a tensor share.
+
+    ascent: -1 where the averages are of -g, because the optimizer ascends, else 1.
+    mean_scale, second_scale: what takes the bias out of averages that start at 0, else 1.
+    per_lr: 1 / lr, 0 for lr = 0.  eps: the constant added to sqrt(v), 0 for none.
+    decay: the share of the weight that decoupled weight decay takes away, lr * weight_decay.
+    """
+
+    ascent: Number = 1.0
+    mean_scale: Number = 1.0
+    second_scale: Number = 1.0
+    per_lr: Number = 0.0
+    eps: Number = 0.0
+    decay: Number = 0.0
 
 
 class Statistics(NamedTuple):
-    """sums: the terms of each additive statistic by name.  positions: truncated to integers, the bins to count up."""
+    """sums: the terms of each additive statistic by name.  bins: truncated to integers, the bins to count up.
+
+    gaps: 0 where the coordinate's numbers are finite, else NaN: those of the first EVERYWHERE sums, and all.
+    """
 
     sums: dict[str, Number]
-    positions: dict[str, Number]
+    bins: dict[str, Number]
+    gaps: tuple[Number, Number]
 
 
-def statistics(k: Any, step: Step) -> Statistics:
+def statistics(
+    k: Any, step: Step, numbers: Numbers, *, raw: bool, inside: Number = 1.0, trusting: bool = False
+) -> Statistics:
     """What one coordinate adds.
 
-    A negative v - m^2 counts as 0, is counted, and makes no spread. The spread sigma/|m| is defined where m is not 0,
-    infinite where m = 0 < sigma, and none where both are 0. Factors are 0 where m = 0 [balles2018, Sec. 4.4].
-    Each factor is that of the method it is named after: Adam's from v - m^2 itself [Eq. 8-9], SVAG's and the exact one
-    for a sign from the corrected variance [Eq. 22 in Eq. 23 and 16], M-SVAG's from the variance of m [Eq. 25].
+    raw: `second` is an average of squares, v; otherwise it is v - m^2 itself.  inside: 0 for a place that is no
+    coordinate, else 1.  trusting: spare the tests that make a coordinate with an infinity or NaN add nothing, because
+    both `gaps` are known to be 0 and `inside` to be 1.
+
+    `broken` counts these coordinates, `sampled` the other ones of the sample, where v - m^2 must be finite too. A
+    negative v - m^2 counts as 0, is counted and makes no spread. The spread sigma/|m| is defined where m is not 0,
+    infinite where m = 0 < sigma, none where both are 0. (0 is what is smaller than 2^-126, float32's smallest normal.)
     """
-    m_abs = k.abs(step.m)
-    moving = k.sign(m_abs)
-    variance = k.max(step.variance, 0.0)
-    noisy = k.sign(variance)
-    infinite = noisy - noisy * moving
-    relative = k.min(moving * parts.relative_variance(k, variance, step.m), _LARGEST)
-    log_spread = 0.5 * k.log(k.max(relative, _SMALLEST))
-    spread_noisy = noisy * moving
-    same_sign = k.sign(step.g) * k.sign(step.m)
-    update_abs = k.abs(step.update)
+    g, m, theta, update = step.g, step.mean, step.before, step.after - step.before
+    gap = (0.0 * g + 0.0 * m) + 0.0 * update
+    n, broken = 1.0, 0.0
+    if not trusting:
+        finite = gap >= 0
+        n, broken = k.where(finite, inside, 0.0), k.where(finite, 0.0, inside)
+        g, m, theta, update = (k.where(finite, x, 0.0) for x in (g, m, theta, update))
     sums = {
-        "grad_abs": k.abs(step.g),
-        "grad_square": step.g * step.g,
+        "broken": broken,
+        "grad_square": g * g,
+        "update_square": update * update,
+        "theta_square": theta * theta,
+    }
+
+    g, m = numbers.ascent * g, numbers.mean_scale * m
+    if raw:
+        second = numbers.second_scale * step.second
+        variance = second - m * m
+    else:
+        variance, second = step.second, step.second + m * m
+    gaps = gap, gap + 0.0 * variance
+    if not trusting:
+        finite = gaps[1] >= 0
+        n = k.where(finite, inside, 0.0)
+        g, m, theta, update, variance, second = (
+            k.where(finite, x, 0.0) for x in (g, m, theta, update, variance, second)
+        )
+    m_abs = k.abs(m)
+    positive = k.where(variance > 0, variance, 0.0)
+    moves, noisy = m_abs > _SMALLEST, positive > 0
+    inverse = 1.0 / k.where(moves, m_abs, 1.0)
+    agreement = g * m
+    sums |= {
+        "sampled": n,
+        "grad_abs": k.abs(g),
         "momentum_abs": m_abs,
-        "moving": moving,
-        "sigma": k.sqrt(variance),
-        "spread": k.sqrt(relative),
-        "spread_noisy": spread_noisy,
-        "spread_log": spread_noisy * log_spread,
-        "spread_infinite": infinite,
-        "factor_adam": moving * parts.adam_factor(k, relative),
-        "factor_svag": moving * parts.svag_factor(k, step.correction * relative),
-        "factor_exact": moving * parts.exact_factor(k, step.correction * relative),
-        "factor_msvag": moving * parts.svag_factor(k, step.odds * relative),
-        "update_abs": update_abs,
-        "update_square": step.update * step.update,
-        "undecayed_abs": k.abs(step.undecayed),
-        "theta_square": step.theta * step.theta,
-        "sign_compared": k.abs(same_sign),
-        "sign_agreed": k.max(same_sign, 0.0),
-        "variance_negative": k.sign(variance - step.variance),
-        "epsilon_dominated": 1.0 - k.sign(k.max(step.second - step.eps * step.eps, 0.0)),
+        "update_abs": k.abs(update),
+        "still": k.where(moves, 0.0, n),
+        "sigma": positive / k.sqrt(k.where(noisy, positive, 1.0)),  # a quotient can be estimated, a root cannot
+        "spread_infinite": k.where(moves, 0.0, k.where(noisy, 1.0, 0.0)),
+        "undecayed_abs": k.abs(update + numbers.decay * theta),
+        "sign_agreed": k.where(agreement > 0, 1.0, 0.0),
+        "sign_opposed": k.where(agreement < 0, 1.0, 0.0),
+        "variance_negative": k.where(variance < 0, 1.0, 0.0),
+        "epsilon_dominated": k.where(second > numbers.eps * numbers.eps, 0.0, n),
     }
-    positions = {
-        "spread": moving * _position(k, log_spread) + (BINS - 0.5) * infinite,
-        "update": _position(k, k.log(k.max(step.per_lr * update_abs, _TINY))),
+    square = _bin(k, (positive * inverse) * inverse, BINS_PER_OCTAVE / 2)  # half as many an octave of the square
+    bins = {
+        "spread_histogram": k.where(moves, square, k.where(noisy, BINS - 0.5, 0.0)),
+        "update_histogram": n * _bin(k, numbers.per_lr * k.abs(update), BINS_PER_OCTAVE),
     }
-    return Statistics(sums, positions)
+    return Statistics(sums, bins, gaps)
 
 
-def _position(k: Any, logarithm: Number) -> Number:
-    """Where exp(logarithm) lies among the bins, with the fraction of the bin that is below it."""
-    exact = (BINS_PER_OCTAVE / math.log(2)) * logarithm + (2.5 - LOWEST * BINS_PER_OCTAVE)
-    return k.min(k.max(exact, 1.5), BINS - 0.5)
+_SMALLEST = 2.0**-126
+
+
+def _bin(k: Any, x: Number, per_octave: float) -> Number:
+    """The bin of x >= 0, with the fraction of the bin that is below it: per_octave log2(x), from the lowest edge on."""
+    span = BINS_PER_OCTAVE / per_octave  # of octaves of x to one of what is shown
+    below, above = (2.0 ** (span * (end + side)) for end, side in ((LOWEST, -0.125), (HIGHEST, 0.125)))
+    x = k.where(x < above, k.where(x > below, x, below), above)
+    m = k.mantissa(x)
+    c = [per_octave * c for c in _LOG2]
+    start = 2.5 - BINS_PER_OCTAVE * LOWEST
+    return per_octave * k.exponent(x) + ((start + c[0]) + m * (c[1] + m * (c[2] + m * c[3])))
 
 
 def quantile(k: Any, counts: Any, q: float) -> Any:

@@ -1,4 +1,8 @@
-"""After a step: which tensors had a gradient, and the averages that belong to it."""
+"""Around a step: which tensors had a gradient, the averages that belong to it, and what was measured.
+
+An optimizer that can measure its own steps (`optim.sums`) is asked to; every other one's weights are kept before a step
+and compared after it.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from stepscope.scope.moments import Layout, Numbers, kept_by_optimizer, numbers, own_beta
-from stepscope.scope.reduce import Observed
+from stepscope.optim.moments import Layout, Numbers, kept_by_optimizer, numbers, own_beta
+from stepscope.optim.sums import Average, Request, StepSums
+from stepscope.scope.reduce import Observed, Sums, reduce
 from stepscope.scope.shadow import Sample, Shadow
 
 __all__ = ["Observer", "Seen"]
@@ -37,16 +42,53 @@ class Observer:
         self._optimizer, self._beta = optimizer, beta
         self._shadow = Shadow()
         self._refused = False
+        self._asks = hasattr(optimizer, "request_sums")
+        self._averages: dict[Tensor, Average] = {}
+        self._weights: dict[Tensor, Tensor] = {}
         self.settled = False
+
+    def before(self, recording: bool) -> None:
+        """Prepare for a step."""
+        self._weights = {}
+        if self._asks:
+            if recording or not self.settled:
+                self._optimizer.request_sums(Request(recording, self._beta, self._averages))  # type: ignore[attr-defined]
+        elif recording:
+            everything = (p for group in self._optimizer.param_groups for p in group["params"])
+            self._weights = {p: p.detach().clone() for p in everything if p.requires_grad or p.grad is not None}
+
+    def after(self, recording: bool) -> tuple[list[Tensor], Sums] | None:
+        """What a recorded step was made of: the tensors that were measured, and their sums.
+
+        Lets its gradients into the averages in any case.
+        """
+        weights, self._weights = self._weights, {}
+        if not self._asks:
+            seen = self.update()
+            observed = self.observed(seen, weights) if recording else {}
+            return (list(observed), reduce(list(observed.values()))) if observed else None
+        result: StepSums | None = self._optimizer.step_sums  # type: ignore[attr-defined]
+        self.settled = not self._averages and any(p in self._optimizer.state for p in self._with_gradients())
+        if result is None:
+            return None
+        seen = [self._seen(p, group) for p, group in self._with_gradients().items() if p in result.before]
+        observed = self.observed([s for s in seen if self._whole(s.p)], result.before)
+        fused = [part for part in result.measured if all(map(self._whole, part.tensors))]
+        tensors = [*observed, *(p for part in fused for p in part.tensors)]
+        return (tensors, reduce(list(observed.values()), fused)) if tensors else None
+
+    def _with_gradients(self) -> dict[Tensor, Mapping[str, Any]]:
+        groups = self._optimizer.param_groups
+        return {p: group for group in groups for p in group["params"] if p.grad is not None and p.numel()}
+
+    def _seen(self, p: Tensor, group: Mapping[str, Any]) -> Seen:
+        assert p.grad is not None
+        state = self._optimizer.state.get(p, {})
+        return Seen(p, p.grad, group, state, kept_by_optimizer(state, group, p))
 
     def update(self) -> list[Seen]:
         """Let the step's gradients enter the shadow averages.  Returns the tensors that had one."""
-        seen = [
-            Seen(p, p.grad, group, state := self._optimizer.state.get(p, {}), kept_by_optimizer(state, group, p))
-            for group in self._optimizer.param_groups
-            for p in group["params"]
-            if p.grad is not None and p.numel() and self._whole(p)
-        ]
+        seen = [self._seen(p, group) for p, group in self._with_gradients().items() if self._whole(p)]
         samples = {s.p: Sample(s.g, self._shadow_beta(s)) for s in seen if s.layout is None}
         if samples:
             self._shadow.update(samples)
@@ -68,7 +110,7 @@ class Observer:
 
     def observed(self, seen: Sequence[Seen], weights: Mapping[Tensor, Tensor]) -> dict[Tensor, Observed]:
         """What `reduce` measures, by tensor; `weights` are those before the step."""
-        shadows = self._shadow.averages()
+        shadows: Mapping[Tensor, Any] = self._averages if self._asks else self._shadow.averages()
         counts = _sample_counts([s for s in seen if s.layout])
         shared: dict[Any, Numbers] = {}  # reading a step size may wait for a device: once for all tensors of a group
         found = {}
@@ -79,7 +121,8 @@ class Observer:
             if s.layout:
                 mean, second, beta, t = s.state[s.layout.mean], s.state[s.layout.second], self._beta, counts[s.p]
             else:
-                mean, second, beta, t = shadows[s.p]
+                average = shadows[s.p]
+                mean, second, beta, t = average.m, average.S, average.beta, average.t
             if t > 0:
                 key = (id(s.group), s.layout, beta, t)
                 if key not in shared:

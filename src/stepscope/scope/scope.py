@@ -19,7 +19,6 @@ from stepscope.scope.hooks import Hook, is_nested, unwrapped
 from stepscope.scope.instruments import INSTRUMENTS, read
 from stepscope.scope.names import names_of
 from stepscope.scope.observer import Observer
-from stepscope.scope.reduce import reduce
 
 if TYPE_CHECKING:
     from stepscope.store import Run, Sink
@@ -73,7 +72,8 @@ class Scope:
     the raw gradients, of every step.
     config: kept with a recorded run.
 
-    A recorded step holds a second copy of the weights until it is over. Scopes on several optimizers work side by side.
+    stepscope's optimizers measure their steps while they take them. Beside any other one, a recorded step holds a
+    second copy of the weights until it is over. Scopes on several optimizers work side by side.
     Raises: UserError if it is given no optimizer, or a run that is neither a folder nor a sink; ValueError for `every`
     or `beta` out of range; `attach` raises what `store.RunWriter` raises.
     """
@@ -115,7 +115,6 @@ class Scope:
         """Let go of everything that belongs to the steps so far."""
         self._depth = 0
         self._recording = False
-        self._weights: dict[Tensor, Tensor] = {}
         self._names: dict[Tensor, str] = {}
         self._notes: dict[str, float] = {}
         self._observer = Observer(self._optimizer, self._beta)
@@ -222,20 +221,18 @@ class Scope:
                 }
 
     # --- around a step ------------------------------------------------------------------------------------------------
-    # Weights are kept before a step and compared after it. The gradient is read after it: only then has a closure made
-    # it, and loss scaling and clipping are over. Nothing of the run is written to, and no random number is drawn.
+    # The gradient is read after the step: only then has a closure made it, and loss scaling and clipping are over.
+    # Nothing of the run is written to, and no random number is drawn.
 
     @_guarded
     def _before(self) -> None:
         if self._depth and is_nested(self._optimizer):
             self._depth += 1
             return
-        self._depth, self._recording, self._weights = 1, False, {}
+        self._depth, self._recording = 1, False
         step = self.steps + 1
         self._recording = bool(self._every(step) if callable(self._every) else step == 1 or step % self._every == 0)
-        if self._recording:
-            everything = (p for group in self._optimizer.param_groups for p in group["params"])
-            self._weights = {p: p.detach().clone() for p in everything if p.requires_grad or p.grad is not None}
+        self._observer.before(self._recording)
 
     @_guarded
     def _after(self) -> None:
@@ -245,7 +242,6 @@ class Scope:
         if self._depth == 0:
             return  # attached while this step was running
         self._depth = 0
-        weights, self._weights = self._weights, {}
         notes, self._notes = self._notes, {}
         self.steps += 1
         rows = {}
@@ -253,13 +249,13 @@ class Scope:
         try:
             if self._recording or not self._observer.settled:
                 with torch.no_grad():
-                    rows = self._observe(weights)
+                    rows = self._observe()
         finally:
             self._write(self.steps - 1, "", notes)
         for p, values in rows.items():
             self._write(self.steps, self._name(p), values)
 
-    def _observe(self, weights: Mapping[Tensor, Tensor]) -> dict[Tensor, dict[str, float]]:
+    def _observe(self) -> dict[Tensor, dict[str, float]]:
         """Take note of the step's gradients.  Returns the columns of every tensor measured, if the step is recorded."""
         if self._recording:
             self._notes["lr"] = float(self._optimizer.param_groups[0]["lr"])
@@ -268,12 +264,12 @@ class Scope:
             if self._recording:
                 self._notes["skipped"] = 1.0
             return {}
-        seen = self._observer.update()
-        observed = self._observer.observed(seen, weights) if self._recording else {}
-        if not observed:
+        found = self._observer.after(self._recording)
+        if found is None:
             return {}
-        columns = {name: values.tolist() for name, values in read(reduce(list(observed.values()))).items()}
-        return {p: {name: values[i] for name, values in columns.items()} for i, p in enumerate(observed)}
+        tensors, sums = found
+        columns = {name: values.tolist() for name, values in read(sums).items()}
+        return {p: {name: values[i] for name, values in columns.items()} for i, p in enumerate(tensors)}
 
     def _write(self, step: int, layer: str, values: Mapping[str, float]) -> None:
         if values:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from stepscope.optim.backends.eager import TORCH
+from stepscope.optim.moments import flat, real_dtype
 from stepscope.rules import averages
-from stepscope.scope.moments import flat, real_dtype
 
 __all__ = ["Average", "Sample", "Shadow"]
 

@@ -1,16 +1,31 @@
 """Rules called with torch tensors: any device, any dtype, one tensor (or cache-sized block of it) at a time."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from stepscope.rules import Rule
+from stepscope.rules.averages import welford
 
-__all__ = ["BLOCK", "TORCH", "step_tensor"]
+__all__ = [
+    "BLOCK",
+    "TORCH",
+    "Work",
+    "all_plain",
+    "device_scalars",
+    "is_distributed",
+    "let_in",
+    "local",
+    "local_like",
+    "step_all",
+    "step_rows",
+    "step_tensor",
+]
 
 # Elements per block: with state and temporaries it stays inside a core's cache, which makes a step over a large
 # tensor several times faster than whole-tensor operations that stream every temporary through memory.
@@ -58,7 +73,44 @@ TORCH: Any = SimpleNamespace(
     cos=torch.cos,
     tanh=torch.tanh,
     erf=torch.erf,
+    exponent=lambda x: (torch.frexp(x).exponent - 1).to(x.dtype),
+    mantissa=lambda x: 2 * torch.frexp(x).mantissa,
 )
+
+
+class Work(NamedTuple):
+    """One tensor to be stepped: weights, gradient, state in the rule's order and the step's scalars."""
+
+    theta: Tensor
+    g: Tensor
+    state: Sequence[Tensor]
+    scalars: Mapping[str, Any]
+
+
+def step_all(rule: Rule, works: Sequence[Work], hyper: Mapping[str, Any], *, together: bool = False) -> None:
+    """Step tensors one by one, or small ones of a kind `together`, end to end in one tensor."""
+    alike: dict[Any, list[Work]] = {}
+    for i, work in enumerate(works):
+        small = together and work.theta.numel() <= BLOCK // 8 and not is_distributed(work.theta)
+        kind = (work.theta.dtype, work.g.dtype, work.theta.device, id(work.scalars)) if small else i
+        alike.setdefault(kind, []).append(work)
+    for same in alike.values():
+        for i in range(0, len(same), 64):
+            _step_joined(rule, same[i : i + 64], hyper)
+
+
+def _step_joined(rule: Rule, works: Sequence[Work], hyper: Mapping[str, Any]) -> None:
+    if len(works) == 1:
+        (work,) = works
+        step_tensor(rule, work.theta, work.g, dict(zip(rule.state, work.state, strict=True)), hyper, work.scalars)
+        return
+    columns = list(zip(*[(work.theta, work.g, *work.state) for work in works], strict=True))
+    theta, g, *state = (torch.cat([t.reshape(-1) for t in column]) for column in columns)
+    step_tensor(rule, theta, g, dict(zip(rule.state, state, strict=True)), hyper, works[0].scalars)
+    sizes = [work.theta.numel() for work in works]
+    for joined, s in ((theta, 0), *((joined, s + 2) for s, joined in enumerate(state))):
+        for part, place in zip(torch.split(joined, sizes), columns[s], strict=True):
+            place.copy_(part.view(place.shape))
 
 
 def step_tensor(
@@ -66,19 +118,23 @@ def step_tensor(
     theta: Tensor,
     g: Tensor,
     state: Mapping[str, Tensor],
-    hyper: Mapping[str, float],
-    scalars: Mapping[str, float],
+    hyper: Mapping[str, Any],
+    scalars: Mapping[str, Any],
 ) -> None:
-    """Update `theta` and `state` in place by one step of `rule`.
+    """Update `theta` and `state` in place by one step of `rule`; gradients flow through it where they are enabled.
 
     Complex tensors are stepped as pairs of reals, 16-bit ones in float32 and rounded once at the end.
     """
     if theta.is_complex():
-        theta, g = torch.view_as_real(theta), torch.view_as_real(g)
+        theta, g = torch.view_as_real(theta), torch.view_as_real(g.resolve_conj())
         state = {name: torch.view_as_real(value) for name, value in state.items()}
     for place, sample, old in _blocks(theta, g, state):
         wide = place.float() if place.dtype in (torch.float16, torch.bfloat16) else place
-        new_theta, new = rule.update(TORCH, sample.to(wide.dtype), wide, old, hyper, scalars)
+        if torch.is_grad_enabled():  # what the graph keeps must not be overwritten
+            wide, old_values = wide.clone(), {name: value.clone() for name, value in old.items()}
+        else:
+            old_values = dict(old)
+        new_theta, new = rule.update(TORCH, sample.to(wide.dtype), wide, old_values, hyper, scalars)
         place.copy_(new_theta)
         for name, value in new.items():
             old[name].copy_(value)
@@ -90,7 +146,7 @@ def _blocks(
     """The tensor itself, or flat blocks of it where it is a large plain CPU tensor."""
     tensors = (theta, g, *state.values())
     plain = all(type(t) in (Tensor, torch.nn.Parameter) and t.is_contiguous() for t in tensors)
-    if theta.numel() <= 2 * BLOCK or theta.device.type != "cpu" or not plain:
+    if theta.numel() <= 2 * BLOCK or theta.device.type != "cpu" or not plain or torch.is_grad_enabled():
         yield theta, g, state
         return
     flat, flat_g = theta.view(-1), g.view(-1)
@@ -98,3 +154,84 @@ def _blocks(
     for i in range(math.ceil(theta.numel() / BLOCK)):
         part = slice(i * BLOCK, (i + 1) * BLOCK)
         yield flat[part], flat_g[part], {name: value[part] for name, value in flat_state.items()}
+
+
+def step_rows(
+    rule: Rule,
+    p: Tensor,
+    g: Tensor,
+    state: Mapping[str, Tensor],
+    hyper: Mapping[str, Any],
+    scalars: Mapping[str, Any],
+) -> None:
+    """Step only the rows that a coalesced sparse gradient touches."""
+    where = tuple(g.indices())
+    theta = p[where]
+    rows = {name: value[where] for name, value in state.items()}
+    step_tensor(rule, theta, g.values(), rows, hyper, scalars)
+    p[where] = theta
+    for name, value in rows.items():
+        state[name][where] = value
+
+
+def let_in(g: Tensor, m: Tensor, S: Tensor, weight: float) -> None:
+    """Let a gradient into the bias-corrected averages m and S, in place."""
+    if g.is_complex():
+        g, m, S = torch.view_as_real(g.resolve_conj()), torch.view_as_real(m), torch.view_as_real(S)
+    new_m, new_S = welford(TORCH, g.to(m.dtype), m, S, weight)
+    m.copy_(new_m)
+    S.copy_(new_S)
+
+
+# --- numbers on the device --------------------------------------------------------------------------------------------
+
+_LONGEST = 1 << 22
+
+
+@lru_cache(maxsize=16)
+def _scalar_table(rule: Rule, values: tuple[tuple[str, float], ...], device: torch.device) -> Tensor:
+    """Step scalars for t = 1, 2, ... until they change no more, one row each."""
+    hyper = dict(values)
+    end = rule.step_scalars(10**9, hyper)
+    rows = []
+    for t in range(1, _LONGEST):
+        rows.append(list(rule.step_scalars(t, hyper).values()))
+        if t > 1 and rows[-1] == list(end.values()):
+            return torch.tensor(rows, dtype=torch.float64, device=device)
+    changing = ", ".join(name for name, value in rule.step_scalars(_LONGEST, hyper).items() if value != end[name])
+    raise RuntimeError(
+        f"capturable=True needs step numbers that settle within {_LONGEST:,} steps; {changing} of {rule.name} does not."
+    )
+
+
+def device_scalars(rule: Rule, hyper: Mapping[str, float], step: Tensor) -> dict[str, Tensor]:
+    """The scalars of step `step`, a counter on a device, as tensors there: nothing waits for the device."""
+    needed = sorted({name for scalar in rule.scalars.values() for name in scalar.needs})
+    table = _scalar_table(rule, tuple((name, hyper[name]) for name in needed), step.device)
+    row = table[(step.double() - 1).clamp(max=len(table) - 1).long()]
+    return dict(zip(rule.scalars, row.unbind(), strict=True))
+
+
+# --- distributed tensors ----------------------------------------------------------------------------------------------
+
+
+def all_plain(tensors: Sequence[Any]) -> bool:
+    """Whether these are tensors and parameters of no other class."""
+    return set(map(type, tensors)) <= {Tensor, torch.nn.Parameter}
+
+
+def is_distributed(t: Any) -> bool:
+    """Whether this is a DTensor, of which only a part is here."""
+    return hasattr(t, "_local_tensor")
+
+
+def local(t: Any) -> Any:
+    """The part of a DTensor that is here: rules work element by element. Any other tensor as it is."""
+    return t._local_tensor if is_distributed(t) else t
+
+
+def local_like(g: Any, p: Any) -> Any:
+    """The part of a gradient that belongs to the part of the parameter that is here."""
+    if not is_distributed(g):
+        return g
+    return (g if g.placements == p.placements else g.redistribute(placements=p.placements)).to_local()

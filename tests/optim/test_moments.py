@@ -8,7 +8,7 @@ import torch
 from tests.cases import CASES, Case
 from torch import Tensor, nn
 
-from stepscope.scope.moments import Layout, flat, kept_by_optimizer, numbers, own_beta, real_dtype
+from stepscope.optim.moments import Layout, flat, kept_by_optimizer, numbers, own_beta, real_dtype
 
 OWN = {"adam", "adamw", "svag", "msvag", "adam-erf", "adam-one-beta"}
 

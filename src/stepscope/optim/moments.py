@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stepscope.rules import METHODS, averages
+from stepscope.rules import statistics as definition
 
 __all__ = ["LAYOUTS", "Layout", "Numbers", "flat", "kept_by_optimizer", "numbers", "own_beta", "real_dtype"]
 
@@ -37,7 +38,8 @@ class Numbers(NamedTuple):
     """What all coordinates of a tensor share at one step; tensors with equal numbers are measured together.
 
     lr.  eps: 0 where the optimizer adds none to sqrt(v).  decay: lr * weight_decay if decoupled, else 0.
-    raw: as in Layout, with the bias corrections to divide by.  correction, odds: as in `rules.statistics.Step`.
+    raw: as in Layout, with the bias corrections to divide by.  correction: `averages.variance_correction`, odds:
+    `averages.noise_odds` of the mean's decay rate.
     flip: the averages are of -g, because the optimizer ascends.
     """
 
@@ -50,6 +52,17 @@ class Numbers(NamedTuple):
     correction: float
     odds: float
     flip: bool
+
+    def shared(self) -> definition.Numbers:
+        """As the statistics want them."""
+        return definition.Numbers(
+            ascent=-1.0 if self.flip else 1.0,
+            mean_scale=1 / self.mean_correction,
+            second_scale=1 / self.second_correction,
+            per_lr=1 / self.lr if self.lr else 0.0,
+            eps=self.eps,
+            decay=self.decay,
+        )
 
 
 def kept_by_optimizer(state: Mapping[str, Any], group: Mapping[str, Any], p: Tensor) -> Layout | None:

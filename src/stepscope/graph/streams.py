@@ -1,0 +1,493 @@
+"""One pass over many tensors as LLVM text: every element of every stream is read once and, where asked, written once.
+
+A kernel is called once a thread. The threads take chunks off a common counter until none is left, so that a loaded core
+slows down nothing but itself. It may also measure: terms are added up in vectors of the stream's format, every block of
+1024 elements in float64, and bins are counted in whole numbers, both apart for each chunk: how many threads share the
+work changes no bit.
+
+Nothing is assumed about aliasing: all streams of a vector are read before any is written.
+"""
+# Long because a kernel's text is one function, whose parts make no sense apart.
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from stepscope.graph import machine
+from stepscope.graph.expression import Symbol, order, symbol
+from stepscope.graph.llvm import FORMATS, Emitter, Value
+
+__all__ = ["BLOCK", "CHUNK", "COLUMNS", "HOST", "Kernel", "Measured", "Stream", "counts_width", "split"]
+
+CHUNK = 1 << 16  # elements that a thread takes at a time: they stay in its cache
+BLOCK = 1 << 10  # elements whose terms are added up in the stream's own format, then in float64; the unit of sampling
+COLUMNS = 5  # of a row of chunks
+HOST = ("hyper", "scalars", "number")  # graph inputs whose names start so are numbers that all elements share
+
+_COPIES = 4  # of a histogram: neighbours often fall into one bin, and would wait for each other
+_TRUTHS = ("<", "<=", ">", ">=", "&")
+_STORED = {"float64": "double", "float32": "float", "bfloat16": "i16", "float16": "half"}
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def counts_width(bins: int) -> int:
+    """Length of a histogram in memory: whole vectors of 16."""
+    return -(-bins // 16) * 16
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A tensor's memory: the graph input it feeds, how its numbers are stored, and what is written back, if anything.
+
+    The value that was written, rounded as it is stored, is the graph input new.<name> of what is measured.
+    """
+
+    name: str
+    storage: str
+    root: Symbol | None = None
+
+
+def split(roots: Sequence[Symbol]) -> tuple[list[Symbol], list[Symbol]]:
+    """The parts of the roots that no tensor enters, and the roots with inputs shared.<i> in their place."""
+    inside: dict[int, bool] = {}
+    values: dict[int, Symbol] = {}
+    host: dict[int, int] = {}
+    parts: list[Symbol] = []
+
+    def shared(node: Symbol) -> Symbol:
+        if node.op == "const":
+            return node
+        if node.number not in host:
+            host[node.number] = len(parts)
+            parts.append(node)
+        place = symbol(f"shared.{host[node.number]}")
+        return place > 0.5 if node.op in _TRUTHS else place
+
+    for node in order(roots):
+        if node.op == "const" or (node.op == "input" and node.args[0].split(".")[0] in HOST):
+            inside[node.number] = True
+        elif node.op == "input":
+            inside[node.number], values[node.number] = False, node
+        else:
+            inside[node.number] = all(inside[a.number] for a in node.args)
+            if not inside[node.number]:
+                arguments = [shared(a) if inside[a.number] else values[a.number] for a in node.args]
+                values[node.number] = Symbol(node.op, *arguments)
+    return parts, [shared(r) if inside[r.number] else values[r.number] for r in roots]
+
+
+class Measured(NamedTuple):
+    """What a pass measures, as graphs: terms are added up, places are truncated to whole numbers and counted.
+
+    They may use the inputs of the streams, new.<name> of the written ones, and inside: 0 beyond the end, else 1.
+    The first `everywhere` terms are measured everywhere, the others and the places in the sampled blocks.
+    trusting: terms and places without masks, for elements that are inside and whose gap is 0 and not NaN: the first of
+    `gaps` for the terms that are measured everywhere, the second one for all.
+    """
+
+    everywhere: int
+    terms: Sequence[Symbol]
+    places: Sequence[Symbol]
+    gaps: tuple[Symbol, Symbol]
+    trusting: Sequence[Symbol]
+
+
+class Kernel:
+    """Machine code of a pass.
+
+    run(table, row, chunks, count, next, sums, counts): table[tensor] holds `row` addresses: of the shared numbers, then
+    of each stream.  chunks[count] holds (tensor, first, last, period, block): the elements, and the number of the first
+    block of BLOCK of them; the blocks whose number divides by the period are sampled.  next: a counter, 0 at first.
+    sums[count, terms]: float64.  counts[count, histograms, counts_width(bins)]: int32; what bin 0 holds has no meaning.
+    The last two are not touched if nothing is measured.
+
+    host: graphs of the shared numbers, in order.
+    """
+
+    def __init__(
+        self, precision: str, streams: Sequence[Stream], measured: Measured | None = None, bins: int = 0
+    ) -> None:
+        """bins: places lie in [0, bins)."""
+        written = [s.root for s in streams if s.root is not None]
+        wanted: list[Sequence[Symbol]] = [written]
+        if measured is not None:
+            wanted += [measured.terms, measured.places, measured.gaps, measured.trusting]
+        self.host, roots = split([root for part in wanted for root in part])
+        parts = iter(roots)
+        split_parts = [[next(parts) for _ in part] for part in wanted]
+        writer = _Writer(precision, streams, len(self.host), measured and measured.everywhere, split_parts, bins)
+        self._engine, address = machine.code(writer.text(), "run", unroll=measured is None)
+        pointer, whole = ctypes.c_void_p, ctypes.c_int64
+        self.run: Any = ctypes.CFUNCTYPE(None, pointer, whole, pointer, whole, pointer, pointer, pointer)(address)
+
+
+class _Writer:
+    """Writes the text of one kernel."""
+
+    def __init__(
+        self,
+        precision: str,
+        streams: Sequence[Stream],
+        shared: int,
+        everywhere: int | None,
+        parts: Sequence[Sequence[Symbol]],
+        bins: int,
+    ) -> None:
+        self.f = FORMATS[precision]
+        self.streams, self.shared, self.everywhere = streams, shared, everywhere
+        none: list[Symbol] = []
+        self.written = parts[0]
+        self.terms, self.places, self.gaps, self.trusting = parts[1:] or (none, none, none, none)
+        self.width = 16 if precision == "float32" or not self.terms else 8
+        self.padded = counts_width(bins)
+        self.e = Emitter(self.width, self.f)
+        self.number = self.e.type_of(True)
+
+    def text(self) -> str:
+        """The module."""
+        e = self.e
+        self._start()
+        e.lines.append("blocks:")
+        kinds = ("all",) if self.everywhere is None else ("all", "few")  # terms of a block
+        ends = "".join(f", [ %end.{kind}, %flush.{kind} ]" for kind in kinds)
+        e.line(f"%b = phi i64 [ 0, %chunk ]{ends}")
+        e.line("%more = icmp ult i64 %b, %vectors")
+        e.line("br i1 %more, label %block, label %tail")
+        e.lines.append("block:")
+        self._choose("%b", "block", kinds)
+        for kind in kinds:
+            self._block(kind)
+        e.start_block("tail", keep=False)
+        e.line("%some = icmp ugt i64 %rest, 0")
+        e.line("br i1 %some, label %narrow, label %over")
+        e.start_block("narrow", keep=False)
+        lanes = ", ".join(f"i64 {lane}" for lane in range(self.width))
+        e.line(f"%mask = icmp ult <{self.width} x i64> <{lanes}>, {self._splat('%rest', 'i64')}")
+        self._choose("%vectors", "narrow", kinds)
+        for kind in kinds:
+            e.start_block(f"narrow.{kind}", keep=False)
+            totals = self._vector("%middle", "0", kind, masked=True)
+            self._flush(totals, "1", kind, f"counted.{kind}")
+            e.line("br label %over")
+        e.start_block("over", keep=False)
+        if self.places:
+            self._merge()
+        e.line("br label %next")
+        e.lines += ["done:", "  ret void", "}"]
+        e.lines.append('attributes #0 = { "reciprocal-estimates"="vec-divf:1,vec-sqrtf:1" }')
+        return "\n".join([*sorted(e.declarations), *e.lines])
+
+    def _choose(self, vector: str, label: str, kinds: Sequence[str]) -> None:
+        """Branch to <label>.all in sampled blocks, else to <label>.few."""
+        e = self.e
+        if len(kinds) == 1:
+            e.line(f"br label %{label}.all")
+            return
+        number = e.let(f"add i64 {e.let(f'udiv i64 {vector}, {BLOCK // self.width}')}, %blocknumber")
+        sampled = e.let(f"icmp eq i64 {e.let(f'urem i64 {number}, %period')}, 0")
+        e.line(f"br i1 {sampled}, label %{label}.all, label %{label}.few")
+
+    def _block(self, kind: str) -> None:
+        """A loop over the vectors of a block; over all of a chunk's where nothing is measured."""
+        e = self.e
+        e.start_block(f"block.{kind}", keep=False)
+        if self.terms:
+            reach = e.let(f"add i64 %b, {BLOCK // self.width}")
+            short = e.let(f"icmp ult i64 %vectors, {reach}")
+            e.line(f"%end.{kind} = select i1 {short}, i64 %vectors, i64 {reach}")
+        else:
+            e.line(f"%end.{kind} = add i64 %vectors, 0")
+        e.line(f"br label %wide.{kind}")
+        e.start_block(f"wide.{kind}", keep=False)
+        last = f"joined.{kind}" if self.terms else f"wide.{kind}"
+        e.line(f"%v.{kind} = phi i64 [ %b, %block.{kind} ], [ %next.{kind}, %{last} ]")
+        count = self._terms(kind)
+        for i in range(count):
+            e.line(f"%t.{kind}.{i} = phi {self.number} [ zeroinitializer, %block.{kind} ], [ %u.{kind}.{i}, %{last} ]")
+        at = e.let(f"add i64 %first, {e.let(f'mul i64 %v.{kind}, {self.width}')}")
+        place = e.let(f"sub i64 %v.{kind}, %b")
+        self._vector(at, place, kind, masked=False)
+        e.line(f"%next.{kind} = add i64 %v.{kind}, 1")
+        again = e.let(f"icmp ult i64 %next.{kind}, %end.{kind}")
+        e.line(f"br i1 {again}, label %wide.{kind}, label %over.{kind}")
+        e.start_block(f"over.{kind}", keep=False)
+        number = e.let(f"sub i64 %end.{kind}, %b")
+        self._flush([f"%u.{kind}.{i}" for i in range(count)], number, kind, f"flush.{kind}")
+        e.line("br label %blocks")
+
+    def _terms(self, kind: str) -> int:
+        return len(self.terms) if kind == "all" else self.everywhere or 0
+
+    def _splat(self, name: str, kind: str) -> str:
+        one = self.e.let(f"insertelement <{self.width} x {kind}> poison, {kind} {name}, i32 0")
+        vector = f"<{self.width} x {kind}>"
+        return self.e.let(f"shufflevector {vector} {one}, {vector} poison, <{self.width} x i32> zeroinitializer")
+
+    def _start(self) -> None:
+        """Take a chunk; find its tensor's addresses and numbers."""
+        e = self.e
+        e.lines.append(
+            "define void @run(ptr %table, i64 %row, ptr %chunks, i64 %count, ptr %counter, ptr %sums, ptr %counts) #0 {"
+        )
+        e.lines.append("entry:")
+        if self.places:
+            e.line(f"%places = alloca [{len(self.places) * BLOCK} x i32], align 64")
+            e.line(f"%bins = alloca [{len(self.places) * _COPIES * self.padded} x i32], align 64")
+        e.line("br label %next")
+        e.lines.append("next:")
+        e.line("%c = atomicrmw add ptr %counter, i64 1 monotonic")
+        e.line("%live = icmp ult i64 %c, %count")
+        e.line("br i1 %live, label %chunk, label %done")
+        e.lines.append("chunk:")
+        e.line(f"%c5 = mul i64 %c, {COLUMNS}")
+        for i, name in enumerate(("tensor", "first", "last", "period", "blocknumber")):
+            e.line(f"%at{name} = add i64 %c5, {i}")
+            e.line(f"%to{name} = getelementptr i64, ptr %chunks, i64 %at{name}")
+            e.line(f"%{name} = load i64, ptr %to{name}, align 8")
+        e.line("%offset = mul i64 %tensor, %row")
+        e.line("%line = getelementptr ptr, ptr %table, i64 %offset")
+        e.line("%shared = load ptr, ptr %line, align 8")
+        for i in range(len(self.streams)):
+            e.line(f"%p{i} = getelementptr ptr, ptr %line, i64 {i + 1}")
+            e.line(f"%s{i} = load ptr, ptr %p{i}, align 8")
+        for i in range(self.shared):
+            e.line(f"%n{i} = getelementptr {self.f.llvm}, ptr %shared, i64 {i}")
+            e.line(f"%h{i} = load {self.f.llvm}, ptr %n{i}, align {self.f.bits // 8}")
+        e.line("%length = sub i64 %last, %first")
+        e.line(f"%vectors = udiv i64 %length, {self.width}")
+        e.line(f"%rest = urem i64 %length, {self.width}")
+        e.line("%whole = sub i64 %length, %rest")
+        e.line("%middle = add i64 %first, %whole")
+        if self.terms:
+            e.line(f"%where = mul i64 %c, {len(self.terms)}")
+            e.line("%into = getelementptr double, ptr %sums, i64 %where")
+            self._clear("%into", 8 * len(self.terms))
+        if self.places:
+            self._clear("%bins", 4 * len(self.places) * _COPIES * self.padded)
+        e.line("br label %blocks")
+
+    def _clear(self, name: str, size: int) -> None:
+        self.e.declarations.add("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
+        self.e.line(f"call void @llvm.memset.p0.i64(ptr {name}, i8 0, i64 {size}, i1 false)")
+
+    def _vector(self, at: str, place: str, kind: str, *, masked: bool) -> list[str]:
+        """Read, compute, write and measure the vector that starts at element `at`, the one at `place` in its block.
+
+        Returns its terms, which have been added to the block's unless it is masked.
+        """
+        e = self.e
+        inputs = {f"shared.{i}": Value(f"%h{i}", False) for i in range(self.shared)}
+        addresses = []
+        for i, s in enumerate(self.streams):
+            addresses.append(e.let(f"getelementptr {_STORED[s.storage]}, ptr %s{i}, i64 {at}"))
+            inputs[s.name] = Value(self._load(s.storage, addresses[-1], masked), True)
+        results = iter(e.emit(self.written, inputs))
+        for s, address in zip(self.streams, addresses, strict=True):
+            if s.root is not None:
+                value = next(results)
+                name = value.name if value.vector else e.spread(value.name)
+                inputs[f"new.{s.name}"] = Value(self._store(s.storage, name, address, masked), True)
+        if not self.terms:
+            return []
+        count, places = self._terms(kind), self.places if kind == "all" else []
+        careful = [*self.terms[:count], *places]
+        trusting = [*self.trusting[:count], *(self.trusting[len(self.terms) :] if places else [])]
+        e.estimates = self.f.llvm == "float"
+        one = self.f.literal(1.0)
+        if masked:
+            vector = self.number
+            inside = e.let(f"select <{self.width} x i1> %mask, {vector} {e.spread(one)}, {vector} zeroinitializer")
+            inputs["inside"] = Value(inside, True)
+            found = [self._wide(value) for value in e.emit(careful, inputs)]
+        else:
+            inputs["inside"] = Value(one, False)
+            found = self._branched(kind, count, careful, trusting, inputs)
+        e.estimates = False
+        ints = f"<{self.width} x i32>"
+        for h, name in enumerate(found[count:]):
+            whole = e.let(f"fptosi {self.number} {name} to {ints}")
+            start = e.let(f"add i64 {e.let(f'mul i64 {place}, {self.width}')}, {h * BLOCK}")
+            target = e.let(f"getelementptr i32, ptr %places, i64 {start}")
+            e.line(f"store {ints} {whole}, ptr {target}, align 4")
+        return found[:count]
+
+    def _branched(
+        self, kind: str, count: int, careful: Sequence[Symbol], trusting: Sequence[Symbol], inputs: Mapping[str, Value]
+    ) -> list[str]:
+        """Totals and places without masks where every element of the vector is a finite one, else with."""
+        e, w = self.e, self.width
+        (gap,) = e.emit([self.gaps[kind == "all"]], inputs)
+        fine = e.let(f"fcmp ord {self.number} {self._wide(gap)}, zeroinitializer")
+        bits = e.let(f"bitcast <{w} x i1> {fine} to i{w}")
+        trust = e.let(f"icmp eq i{w} {bits}, -1")
+        e.line(f"br i1 {trust}, label %trusting.{kind}, label %careful.{kind}")
+        head = e.mark()
+        found = []
+        for label, roots in (("trusting", trusting), ("careful", careful)):
+            e.start_block(f"{label}.{kind}")
+            totals = [self._added(f"%t.{kind}.{i}", root, inputs) for i, root in enumerate(roots[:count])]
+            found.append(totals + [self._wide(value) for value in e.emit(roots[count:], inputs)])
+            e.line(f"br label %joined.{kind}")
+            e.restore(head)
+        e.start_block(f"joined.{kind}", keep=False)
+        return [
+            self._both(f"%u.{kind}.{i}" if i < count else "", kind, quick, slow)
+            for i, (quick, slow) in enumerate(zip(*found, strict=True))
+        ]
+
+    def _both(self, name: str, kind: str, quick: str, slow: str) -> str:
+        text = f"phi {self.number} [ {quick}, %trusting.{kind} ], [ {slow}, %careful.{kind} ]"
+        if not name:
+            return self.e.let(text)
+        self.e.line(f"{name} = {text}")
+        return name
+
+    def _added(self, total: str, term: Symbol, inputs: Mapping[str, Value]) -> str:
+        """The total with a term added: nothing for 0, a product in one operation."""
+        e = self.e
+        if term.op == "const" and term.args[0] == 0:
+            return total
+        if term.op == "*":
+            a, b = (self._wide(value) for value in e.emit(term.args, inputs))
+            return e.call(
+                f"llvm.fma.v{self.width}{self.f.suffix}", self.number, *[(self.number, x) for x in (a, b, total)]
+            )
+        (value,) = e.emit([term], inputs)
+        return e.let(f"fadd {self.number} {total}, {self._wide(value)}")
+
+    def _wide(self, value: Value) -> str:
+        return value.name if value.vector else self.e.spread(value.name)
+
+    def _load(self, storage: str, address: str, masked: bool) -> str:
+        e, w = self.e, self.width
+        narrow = _BYTES[storage] == 2
+        element = "i16" if narrow else _STORED[storage]
+        kind = f"<{w} x {element}>"
+        align = _BYTES[storage]
+        if masked:
+            suffix = f"v{w}{'i16' if narrow else 'f32' if element == 'float' else 'f64'}"
+            e.declarations.add(f"declare {kind} @llvm.masked.load.{suffix}.p0(ptr, i32, <{w} x i1>, {kind})")
+            raw = e.let(
+                f"call {kind} @llvm.masked.load.{suffix}.p0"
+                f"(ptr {address}, i32 {align}, <{w} x i1> %mask, {kind} zeroinitializer)"
+            )
+        else:
+            raw = e.let(f"load {kind}, ptr {address}, align {align}")
+        if storage == "bfloat16":
+            longer = e.let(f"zext {kind} {raw} to <{w} x i32>")
+            shifted = e.let(f"shl <{w} x i32> {longer}, {self._constant(16)}")
+            return e.let(f"bitcast <{w} x i32> {shifted} to {self.number}")
+        if storage == "float16":
+            half = e.let(f"bitcast {kind} {raw} to <{w} x half>")
+            return e.let(f"fpext <{w} x half> {half} to {self.number}")
+        return raw
+
+    def _constant(self, value: int) -> str:
+        return "<" + ", ".join([f"i32 {value}"] * self.width) + ">"
+
+    def _store(self, storage: str, name: str, address: str, masked: bool) -> str:
+        """Write a vector; its value as it was stored."""
+        e, w = self.e, self.width
+        narrow = _BYTES[storage] == 2
+        element = "i16" if narrow else _STORED[storage]
+        kind, raw, kept = f"<{w} x {element}>", name, name
+        if storage == "bfloat16":  # to nearest, of two the even one; every nan becomes the quiet one
+            ints = f"<{w} x i32>"
+            bits = e.let(f"bitcast {self.number} {name} to {ints}")
+            odd = e.let(f"and {ints} {e.let(f'lshr {ints} {bits}, {self._constant(16)}')}, {self._constant(1)}")
+            up = e.let(f"add {ints} {odd}, {self._constant(0x7FFF)}")
+            nearest = e.let(f"add {ints} {bits}, {up}")
+            broken = e.let(f"fcmp uno {self.number} {name}, {name}")
+            chosen = e.let(f"select <{w} x i1> {broken}, {ints} {self._constant(0x7FC00000)}, {ints} {nearest}")
+            high = e.let(f"lshr {ints} {chosen}, {self._constant(16)}")
+            raw = e.let(f"trunc {ints} {high} to {kind}")
+            kept = e.let(f"bitcast {ints} {e.let(f'shl {ints} {high}, {self._constant(16)}')} to {self.number}")
+        elif storage == "float16":
+            half = e.let(f"fptrunc {self.number} {name} to <{w} x half>")
+            kept = e.let(f"fpext <{w} x half> {half} to {self.number}")
+            raw = e.let(f"bitcast <{w} x half> {half} to {kind}")
+        if not masked:
+            e.line(f"store {kind} {raw}, ptr {address}, align {_BYTES[storage]}")
+            return kept
+        suffix = f"v{w}{'i16' if narrow else 'f32' if element == 'float' else 'f64'}"
+        e.declarations.add(f"declare void @llvm.masked.store.{suffix}.p0({kind}, ptr, i32, <{w} x i1>)")
+        e.line(
+            f"call void @llvm.masked.store.{suffix}.p0"
+            f"({kind} {raw}, ptr {address}, i32 {_BYTES[storage]}, <{w} x i1> %mask)"
+        )
+        return kept
+
+    def _flush(self, totals: Sequence[str], vectors: str, kind: str, label: str) -> None:
+        """Add a block's totals to the chunk's in float64, and count its places; ends in a new block `label`.
+
+        The places went through memory: taking lanes out of a register costs more.
+        """
+        e = self.e
+        for i, name in enumerate(totals):
+            size, value = self.width, name
+            while size > 1:  # halves are added: a tree of few roundings
+                half = size // 2
+                lanes = f"<{size} x {self.f.llvm}>"
+                low, high = (
+                    e.let(
+                        f"shufflevector {lanes} {value}, {lanes} poison, "
+                        f"<{half} x i32> <{', '.join(f'i32 {j + first}' for j in range(half))}>"
+                    )
+                    for first in (0, half)
+                )
+                value = e.let(f"fadd <{half} x {self.f.llvm}> {low}, {high}")
+                size = half
+            one = e.let(f"extractelement <1 x {self.f.llvm}> {value}, i32 0")
+            exact = one if self.f.llvm == "double" else e.let(f"fpext float {one} to double")
+            place = e.let(f"getelementptr double, ptr %into, i64 {i}")
+            before = e.let(f"load double, ptr {place}, align 8")
+            e.line(f"store double {e.let(f'fadd double {before}, {exact}')}, ptr {place}, align 8")
+        if not self.places or kind != "all":
+            e.line(f"br label %{label}")
+            e.start_block(label, keep=False)
+            return
+        number = e.let(f"mul i64 {vectors}, {self.width}")
+        entry, loop = f"{label}.entry", f"{label}.loop"
+        e.line(f"br label %{entry}")
+        e.start_block(entry, keep=False)
+        e.line(f"br label %{loop}")
+        e.start_block(loop, keep=False)
+        e.line(f"%{label}.j = phi i64 [ 0, %{entry} ], [ %{label}.next, %{loop} ]")
+        for copy in range(_COPIES):
+            for h in range(len(self.places)):
+                at = e.let(f"add i64 %{label}.j, {h * BLOCK + copy}")
+                index = e.let(f"load i32, ptr {e.let(f'getelementptr i32, ptr %places, i64 {at}')}, align 4")
+                index = e.let(f"add i64 {e.let(f'zext i32 {index} to i64')}, {(h * _COPIES + copy) * self.padded}")
+                cell = e.let(f"getelementptr i32, ptr %bins, i64 {index}")
+                seen = e.let(f"load i32, ptr {cell}, align 4")
+                e.line(f"store i32 {e.let(f'add i32 {seen}, 1')}, ptr {cell}, align 4")
+        e.line(f"%{label}.next = add i64 %{label}.j, {_COPIES}")
+        more = e.let(f"icmp ult i64 %{label}.next, {number}")
+        e.line(f"br i1 {more}, label %{loop}, label %{label}")
+        e.start_block(label, keep=False)
+
+    def _merge(self) -> None:
+        """Add the copies of each histogram into the chunk's row."""
+        e = self.e
+        size = len(self.places) * self.padded
+        e.line(f"%whither = mul i64 %c, {size}")
+        e.line("%out = getelementptr i32, ptr %counts, i64 %whither")
+        for h in range(len(self.places)):
+            label = f"merge{h}"
+            e.line(f"br label %{label}.entry")
+            e.start_block(f"{label}.entry", keep=False)
+            e.line(f"br label %{label}")
+            e.start_block(label, keep=False)
+            e.line(f"%{label}.j = phi i64 [ 0, %{label}.entry ], [ %{label}.next, %{label} ]")
+            total = "zeroinitializer"
+            for copy in range(_COPIES):
+                at = e.let(f"add i64 %{label}.j, {(h * _COPIES + copy) * self.padded}")
+                part = e.let(f"load <16 x i32>, ptr {e.let(f'getelementptr i32, ptr %bins, i64 {at}')}, align 4")
+                total = e.let(f"add <16 x i32> {total}, {part}")
+            at = e.let(f"add i64 %{label}.j, {h * self.padded}")
+            e.line(f"store <16 x i32> {total}, ptr {e.let(f'getelementptr i32, ptr %out, i64 {at}')}, align 4")
+            e.line(f"%{label}.next = add i64 %{label}.j, 16")
+            e.line(f"%{label}.more = icmp ult i64 %{label}.next, {self.padded}")
+            e.line(f"br i1 %{label}.more, label %{label}, label %{label}.done")
+            e.start_block(f"{label}.done", keep=False)

@@ -1,0 +1,380 @@
+"""Rules as one compiled pass over all CPU tensors: every element of theta, g and state is read and written once.
+
+The rule's graph is the one that the simulation engine compiles. What depends on hyper-parameters and step scalars alone
+is computed on the host in float64, as the eager backend does, and rounded to the tensors' format once. A step is one
+parallel region, however many tensors there are. Addresses are read anew at every step: a state that was loaded, a
+weight that was replaced and a gradient that is new are where they are now.
+"""
+
+import ctypes
+import operator
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stepscope.graph import machine
+from stepscope.graph.expression import SYMBOLS, as_symbol, evaluate, symbol, trace
+from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream, counts_width
+from stepscope.rules import Rule
+from stepscope.rules.averages import welford
+from stepscope.rules.statistics import (
+    BINS,
+    EVERYWHERE,
+    HISTOGRAMS,
+    SAMPLE_BLOCK,
+    Numbers,
+    Step,
+    period,
+    statistics,
+)
+
+__all__ = [
+    "FORMATS",
+    "Batch",
+    "Counted",
+    "Layout",
+    "Program",
+    "are_counters",
+    "available",
+    "count_up",
+    "launch",
+    "measuring",
+    "named",
+    "obstacle",
+    "program",
+    "shared",
+    "state_dtype",
+]
+
+available = machine.available
+
+_STORAGE = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.complex64: "float32",
+    torch.complex128: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+_has_half = cache(machine.has_half)
+FORMATS = frozenset(_STORAGE)
+_PLAIN = (Tensor, torch.nn.Parameter)
+MEAN_KEPT = "kept.m", "kept.S"  # streams of averages that are kept beside a rule
+
+
+# --- which tensors ----------------------------------------------------------------------------------------------------
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of the state of a parameter of this dtype."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def obstacle(theta: Tensor, g: Tensor, state: Iterable[Any]) -> str | None:
+    """Why these tensors cannot be stepped by a kernel, or None: plain, dense, on the CPU, laid out alike."""
+    if theta.dtype not in _STORAGE:
+        return f"dtype {theta.dtype}"
+    if theta.dtype is torch.float16 and not _has_half():
+        return "float16 on a processor that cannot convert it"
+    tensors = (theta, g, *state)
+    for test, name in _UNFIT.items():
+        if any(map(test, tensors)):
+            return name
+    wide = state_dtype(theta.dtype)
+    alike = g.dtype == theta.dtype and all(t.dtype == wide for t in tensors[2:])
+    if not alike or any(t.shape != theta.shape for t in tensors):
+        return "a gradient or state of another shape or dtype"
+    if all(map(Tensor.is_contiguous, tensors)):
+        return None
+    alike = _is_dense(theta.shape, theta.stride()) and all(t.stride() == theta.stride() for t in tensors)
+    return None if alike else "strided tensors"
+
+
+_UNFIT: Mapping[Callable[[Any], bool], str] = {
+    lambda t: type(t) not in _PLAIN: "tensors of other classes",
+    lambda t: t.layout is not torch.strided: "tensors that are not dense",
+    lambda t: t.device.type != "cpu": "tensors on other devices",
+    lambda t: t.is_neg() or t.is_conj(): "lazily negated or conjugated tensors",
+}
+
+
+def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether the elements fill a piece of memory, each its own place: any order of dimensions, no gaps."""
+    expected = 1
+    for stride, size in sorted(zip(strides, shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+# --- programs ---------------------------------------------------------------------------------------------------------
+
+
+class Layout(NamedTuple):
+    """The streams of the two averages; raw: of g and g^2 from 0 on, else a bias-corrected mean and v - m^2."""
+
+    mean: str
+    second: str
+    raw: bool
+
+
+class Program(NamedTuple):
+    """A kernel, the terms it sums up, in order, and whether it counts bins as well."""
+
+    kernel: Kernel
+    terms: tuple[str, ...]
+    dtype: Any  # of the shared numbers
+
+
+def _measured(step: Step, raw: bool) -> tuple[tuple[str, ...], Measured]:
+    """Names of the sums, and the graphs of the statistics."""
+    numbers = Numbers(*(symbol(f"number.{name}") for name in Numbers._fields))
+    careful = statistics(SYMBOLS, step, numbers, raw=raw, inside=symbol("inside"))
+    trusting = statistics(SYMBOLS, step, numbers, raw=raw, trusting=True)
+    graphs = [[as_symbol(x) for part in found[:2] for x in part.values()] for found in (careful, trusting)]
+    count = len(careful.sums)
+    return tuple(careful.sums), Measured(EVERYWHERE, graphs[0][:count], graphs[0][count:], careful.gaps, graphs[1])
+
+
+@cache
+def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | None) -> Program:
+    """The kernel of a rule in a dtype.
+
+    averaged: streams MEAN_KEPT hold averages of g that are kept beside the rule.
+    measured: the streams of the two averages that are measured; None measures nothing.
+    """
+    storage = _STORAGE[dtype]
+    wide = "float64" if storage == "float64" else "float32"
+    g = symbol("g")
+    traced = trace(rule)
+    streams = [Stream("theta", storage, traced.theta), Stream("g", storage)]
+    streams += [Stream(f"state.{name}", wide, root) for name, root in traced.state.items()]
+    if averaged:
+        kept = welford(SYMBOLS, g, symbol(MEAN_KEPT[0]), symbol(MEAN_KEPT[1]), symbol("number.weight"))
+        streams += [Stream(name, wide, root) for name, root in zip(MEAN_KEPT, kept, strict=True)]
+    number = np.float64 if wide == "float64" else np.float32
+    if measured is None:
+        return Program(Kernel(wide, streams), (), number)
+    mean, second = symbol(f"new.{measured.mean}"), symbol(f"new.{measured.second}")
+    names, graphs = _measured(Step(g, mean, second, symbol("theta"), symbol("new.theta")), measured.raw)
+    return Program(Kernel(wide, streams, graphs, BINS), names, number)
+
+
+@cache
+def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool) -> Program:
+    """The kernel that measures a step that is over: streams g, mean, second, before, after.
+
+    storage: dtype of the gradient and the weights.  averages: of the two averages.
+    """
+    stored, kept = _STORAGE[storage], _STORAGE[averages]
+    wide = "float64" if "float64" in (stored, kept) else "float32"
+    streams = [Stream(name, kept if name in ("mean", "second") else stored) for name in Step._fields]
+    names, graphs = _measured(Step(*map(symbol, Step._fields)), raw)
+    return Program(Kernel(wide, streams, graphs, BINS), names, np.float64 if wide == "float64" else np.float32)
+
+
+def _where(condition: bool, a: Any, b: Any) -> Any:
+    return a if condition else b
+
+
+# Host numbers are Python floats: the same arithmetic as in the eager backend.
+_HOST: Any = SimpleNamespace(sqrt=lambda x: x**0.5, abs=abs, where=_where, min=min, max=max)
+
+
+def shared(program: Program, inputs: Mapping[str, float]) -> NDArray[Any]:
+    """The numbers that all elements share, from hyper.*, scalars.* and number.* by name."""
+    values = evaluate(program.kernel.host, inputs, _HOST)
+    return np.array([float(v) for v in values] or [0.0], program.dtype)
+
+
+def named(numbers: Numbers) -> dict[str, float]:
+    """The statistics' numbers as `shared` takes them."""
+    return {f"number.{name}": value for name, value in numbers._asdict().items()}
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+class Batch:
+    """Tensors that one program steps together: streams[s][i] is stream s of tensor i, the first ones theta and g.
+
+    All are known to have no `obstacle`. Tensors of no elements are not in a batch.
+    """
+
+    def __init__(self, streams: Sequence[Sequence[Tensor]]) -> None:
+        self._streams = [list(column) for column in streams]
+        thetas = self._streams[0]
+        self.sizes = [p.numel() * (2 if p.is_complex() else 1) for p in thetas]
+        self._nbytes = [p.nbytes for p in thetas]
+        self._dtype = thetas[0].dtype
+        self._contiguous = all(map(Tensor.is_contiguous, thetas))
+        self.table = np.empty((len(thetas), 1 + len(streams)), np.int64)
+        for s, column in enumerate(self._streams):
+            self.table[:, 1 + s] = list(map(Tensor.data_ptr, column))
+        self.chunks, self.starts = chunked(self.sizes)
+        self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
+
+    def refresh(self, streams: Sequence[Sequence[Tensor]]) -> bool:
+        """Whether these are the same tensors where they were, with dense gradients of the same kind, which may be new.
+
+        torch has made sure that a gradient has its parameter's device and, unless told otherwise, its dtype.
+        Then the table holds the gradients' addresses. Otherwise the tensors have to be looked at one by one.
+        """
+        gs = streams[1]
+        same = (
+            self._contiguous
+            and len(streams) == len(self._streams)
+            and all(
+                len(new) == len(old) and all(map(operator.is_, new, old))
+                for s, (new, old) in enumerate(zip(streams, self._streams, strict=True))
+                if s != 1
+            )
+            and set(map(type, gs)) <= {Tensor}
+            and list(map(_NBYTES, gs)) == self._nbytes
+            and all(map(Tensor.is_contiguous, gs))
+            and all(map(Tensor.is_contiguous, streams[0]))
+            and (self._dtype.itemsize != 2 or set(map(_DTYPE, gs)) == {self._dtype})
+            and not (len(gs) < 64 and any(map(Tensor.is_neg, gs)))
+            and not (self._dtype.is_complex and any(map(Tensor.is_conj, gs)))
+        )
+        if not same:
+            return False
+        for s, column in enumerate(streams):
+            addresses = np.array(list(map(Tensor.data_ptr, column)), np.int64)
+            if s == 1:
+                self.table[:, 2] = addresses
+            elif not np.array_equal(self.table[:, 1 + s], addresses):
+                return False
+        self._streams[1] = list(gs)
+        return True
+
+    def results(self, terms: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """Memory for what the chunks add up, the same at each step: fresh pages would cost more than the sums."""
+        if self._results is None or self._results[0].shape[1] != terms:
+            shape = (len(self.chunks), len(HISTOGRAMS), counts_width(BINS)) if terms else (0, 0, 0)
+            self._results = np.empty((len(self.chunks), terms)), np.empty(shape, np.int32)
+        return self._results
+
+
+_DTYPE, _NBYTES, _IS_CPU = (operator.attrgetter(name) for name in ("dtype", "nbytes", "is_cpu"))
+
+
+def chunked(sizes: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of chunks that cover the tensors, all of at least one element, and each tensor's first row."""
+    size = np.array(sizes, np.int64)
+    numbers = -(-size // CHUNK)
+    starts = np.cumsum(numbers) - numbers
+    owner = np.repeat(np.arange(len(sizes)), numbers)
+    first = (np.arange(len(owner)) - starts[owner]) * CHUNK
+    last = np.minimum(first + CHUNK, size[owner])
+    periods = np.array([period(n) for n in sizes], np.int64)[owner]
+    return np.ascontiguousarray(np.stack([owner, first, last, periods, first // SAMPLE_BLOCK], 1)), starts
+
+
+class Counted(NamedTuple):
+    """What a launch measured: sums[tensor, term] in the program's order, counts[tensor, histogram, bin].
+
+    The next launch over the same batch may write to the same memory.
+    """
+
+    sums: NDArray[np.float64]
+    counts: NDArray[np.int32]
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
+
+
+def launch(program: Program, batch: Batch, numbers: Sequence[NDArray[Any]]) -> Counted | None:
+    """Run the program over the batch; numbers: the `shared` ones of each tensor."""
+    batch.table[:, 0] = _addresses(numbers)
+    chunks = batch.chunks
+    counter = np.zeros(1, np.int64)
+    sums, counts = batch.results(len(program.terms))
+    table = batch.table
+    arrays = (counter, sums, counts)
+    arguments = (
+        table.ctypes.data,
+        table.shape[1],
+        chunks.ctypes.data,
+        len(chunks),
+        *(array.ctypes.data for array in arrays),
+    )
+    threads = min(torch.get_num_threads(), len(chunks), 1 + sum(batch.sizes) // (CHUNK // 2))
+    if threads <= 1:
+        program.kernel.run(*arguments)
+    else:
+        helpers = _pools.setdefault(threads, ThreadPoolExecutor(threads, thread_name_prefix="stepscope"))
+        futures = [helpers.submit(program.kernel.run, *arguments) for _ in range(threads - 1)]
+        program.kernel.run(*arguments)
+        for future in futures:
+            if not future.cancel():  # one that has not begun has nothing left to do
+                future.result()
+    if not program.terms:
+        return None
+    if len(batch.starts) < len(chunks):
+        sums = np.add.reduceat(sums, batch.starts, axis=0)
+        counts = np.add.reduceat(counts, batch.starts, axis=0)
+    return Counted(sums, counts[:, :, :BINS])
+
+
+def _addresses(numbers: Sequence[NDArray[Any]]) -> list[int] | int:
+    if all(map(operator.is_, numbers, numbers[1:])):
+        return int(numbers[0].ctypes.data)
+    return [array.ctypes.data for array in numbers]
+
+
+# --- counters of steps ------------------------------------------------------------------------------------------------
+
+_COUNT = """
+define void @count(ptr %addresses, ptr %reached, i64 %number) {
+entry:
+  %any = icmp ugt i64 %number, 0
+  br i1 %any, label %loop, label %done
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+  %from = getelementptr ptr, ptr %addresses, i64 %i
+  %p = load ptr, ptr %from, align 8
+  %t = load float, ptr %p, align 4
+  %u = fadd float %t, 1.0
+  store float %u, ptr %p, align 4
+  %to = getelementptr float, ptr %reached, i64 %i
+  store float %u, ptr %to, align 4
+  %next = add i64 %i, 1
+  %more = icmp ult i64 %next, %number
+  br i1 %more, label %loop, label %done
+done:
+  ret void
+}
+"""
+
+
+@cache
+def _counter() -> tuple[Any, Callable[..., None]]:
+    engine, address = machine.code(_COUNT, "count")
+    return engine, ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(address)
+
+
+def are_counters(steps: Sequence[Tensor]) -> bool:
+    """Whether these are the float32 CPU tensors that `count_up` can count up together."""
+    kinds = set(map(type, steps)) == {Tensor} and all(map(_IS_CPU, steps))
+    return kinds and set(map(_DTYPE, steps)) == {torch.float32} and available()
+
+
+def count_up(steps: Sequence[Tensor]) -> list[int]:
+    """Add 1 to every one of these counters, in place.  Returns what they have reached."""
+    addresses = np.array(list(map(Tensor.data_ptr, steps)), np.int64)
+    reached = np.empty(len(steps), np.float32)
+    _counter()[1](addresses.ctypes.data, reached.ctypes.data, len(steps))
+    return reached.astype(np.int64).tolist()
