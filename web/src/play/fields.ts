@@ -60,10 +60,10 @@ export function numberField(
   check: (value: number) => string = () => "",
   extra: Record<string, unknown> = {},
 ): NumberField {
-  const id = `f${++count}`;
+  const id = String(extra.id ?? `f${++count}`);
   const problem = el("span", { class: "error", id: `${id}-problem`, role: "alert" });
   const text = (v: number) => String(Number(v.toPrecision(15)));
-  const exact = el("input", { type: "text", inputmode: "decimal", id, value: text(value), "aria-describedby": `${id}-problem`, autocomplete: "off", ...extra });
+  const exact = el("input", { type: "text", inputmode: "decimal", value: text(value), "aria-describedby": `${id}-problem`, autocomplete: "off", ...extra, id });
   const slider = scale
     ? el("input", { type: "range", min: 0, max: 1000, step: 1, "aria-label": `${name} (slider)`, "aria-valuetext": text(value), tabindex: 0 })
     : null;

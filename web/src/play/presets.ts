@@ -28,10 +28,10 @@ export const PRESETS: Preset[] = [
   {
     id: "tutorial",
     title: "One rate for four methods",
-    text: "All four start at the same point with the same learning rate: SGD crawls along the ravine's floor while RMSProp and Adam move along both axes at once. Watch 1/(1 − βᵗ) in Adam's inner state: it starts at 10 and 1000 and vanishes. (The tutorial does not print its formula; this is a ravine of condition number 20.)",
+    text: "All four start at the same point with the same learning rate: SGD crawls along the ravine's floor while RMSProp and Adam move along both axes at once. Watch 1/(1 − βᵗ) in Adam's inner state: it starts at 10 and 1000 and vanishes. (The tutorial does not print its formula; this is a ravine of condition number 30.)",
     source: "The tutorial, “Comparing Optimizers Side by Side”",
     scene: {
-      landscape: "ellipse", params: { kappa: 20, angle: 0 }, start: [1.6, 1.8], steps: 300, methods: four(0.05), shared: true, method: 3, coordinate: 0,
+      landscape: "ellipse", params: { kappa: 30, angle: 0 }, start: [1.6, 1.8], steps: 300, methods: four(0.05), shared: true, method: 3, coordinate: 0,
       view: [[-2, 2], [-2, 2]], at: 120,
     },
   },
