@@ -91,8 +91,8 @@ class Dispatcher:
             counted = cpu.launch(program, self._batches[program], work.shared)
             for average in work.kept:
                 average.t += 1
-            if counted is not None and found is not None:
-                found.measured.append(Measured(work.owners, work.numbers, program.terms, counted))
+            if counted is not None and found is not None and program.chosen is not None:
+                found.measured.append(Measured(work.owners, work.numbers, program.chosen, program.starts, counted))
             changed = [t for s, column in enumerate(work.streams) if s != 1 for t in column]
             if not eager.all_plain(work.owners):
                 changed += work.owners
@@ -131,7 +131,14 @@ class Dispatcher:
             if plan is None or not plan.holds(job):
                 plan = self._plans[job.place] = _plan(optimizer, job)
             for dtype, chosen in plan.compiled.items():
-                _add(launches, optimizer, job, dtype, chosen, ts, request)
+                if request is None or request.only is None:
+                    _add(launches, optimizer, job, dtype, chosen, ts, request)
+                    continue
+                inside = [i for i in chosen if job.params[i] in request.only]
+                outside = [i for i in chosen if job.params[i] not in request.only]
+                for part, wish in ((inside, request), (outside, None)):
+                    if part:
+                        _add(launches, optimizer, job, dtype, part, ts, wish)
         return launches
 
 
@@ -196,7 +203,7 @@ def _add(
             if layout
             else cpu.Layout(*cpu.MEAN_KEPT, raw=False)
         )
-    program = cpu.program(job.rule, dtype, bool(kept), streams)
+    program = cpu.program(job.rule, dtype, bool(kept), streams, request.chosen if request and measures else None)
 
     work = launches.setdefault(program, _Launch([[] for _ in columns]))
     for stream, column in zip(work.streams, columns, strict=True):
@@ -212,6 +219,7 @@ def _add(
         found = None
         if measures:
             found = moments.numbers(optimizer, job.group, layout, beta, samples if kept else t)
+            found = found._replace(clip=request.clip) if request else found
             inputs |= cpu.named(found.shared())
         return cpu.shared(program, inputs), found
 
@@ -246,11 +254,12 @@ def _step_eagerly(
     """Step the chosen tensors with torch's operations."""
     if not chosen:
         return
+    asked = [i for i in chosen if request is None or request.only is None or job.params[i] in request.only]
     if found is not None:
-        for i in chosen:
+        for i in asked:
             found.before[job.params[i]] = job.params[i].detach().clone()
     if request is not None and _layout(job.rule) is None:
-        for i in chosen:
+        for i in asked:
             _let_in(request, job, i)
     floats = {name: float(value) for name, value in job.hyper.items()}
 

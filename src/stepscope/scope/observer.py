@@ -5,7 +5,7 @@ and compared after it.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,8 @@ from torch.optim.optimizer import Optimizer
 
 from stepscope.optim.moments import Layout, Numbers, kept_by_optimizer, numbers, own_beta
 from stepscope.optim.sums import Average, Request, StepSums
-from stepscope.scope.reduce import Observed, Sums, reduce
+from stepscope.rules.statistics import PLAIN, Selection
+from stepscope.scope.reduce import Observed, Packed, Reducer
 from stepscope.scope.shadow import Sample, Shadow
 
 __all__ = ["Observer", "Seen"]
@@ -35,29 +36,51 @@ class Seen(NamedTuple):
 class Observer:
     """Knows the averages of every tensor of an optimizer, and keeps those that the optimizer does not.
 
+    chosen: the sums to measure.  clip: the size from which on a gradient's coordinate counts as clipped, 0 for none.
+    only: the tensors to look at; None for all.
     settled: the optimizer keeps all of them, so that steps which are not recorded need no look.
+    steps: taken so far.  depth: of calls of `step` that are running.  recording: whether this step is measured.
     """
 
-    def __init__(self, optimizer: Optimizer, beta: float) -> None:
-        self._optimizer, self._beta = optimizer, beta
-        self._shadow = Shadow()
-        self._refused = False
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        beta: float,
+        chosen: Selection = PLAIN,
+        clip: float = 0.0,
+        only: Container[Tensor] | None = None,
+    ) -> None:
+        self.optimizer = optimizer
+        self._beta, self._clip, self._only = beta, clip, only
+        self.steps = self.depth = 0
+        self.recording = self.settled = False
+        self._reducer = Reducer(chosen)
         self._asks = hasattr(optimizer, "request_sums")
+        self._refused = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of everything that belongs to the steps so far."""
+        self.depth, self.recording, self.settled = 0, False, False
+        self._shadow = Shadow()
         self._averages: dict[Tensor, Average] = {}
         self._weights: dict[Tensor, Tensor] = {}
-        self.settled = False
 
-    def before(self, recording: bool) -> None:
+    def before(self) -> None:
         """Prepare for a step."""
         self._weights = {}
         if self._asks:
-            if recording or not self.settled:
-                self._optimizer.request_sums(Request(recording, self._beta, self._averages))  # type: ignore[attr-defined]
-        elif recording:
-            everything = (p for group in self._optimizer.param_groups for p in group["params"])
-            self._weights = {p: p.detach().clone() for p in everything if p.requires_grad or p.grad is not None}
+            if self.recording or not self.settled:
+                request = Request(
+                    self.recording, self._beta, self._averages, self._reducer.chosen, self._clip, self._only
+                )
+                self.optimizer.request_sums(request)  # type: ignore[attr-defined]
+        elif self.recording:
+            for p in (p for group in self.optimizer.param_groups for p in group["params"]):
+                if (p.requires_grad or p.grad is not None) and (self._only is None or p in self._only):
+                    self._weights[p] = p.detach().clone()
 
-    def after(self, recording: bool) -> tuple[list[Tensor], Sums] | None:
+    def after(self) -> tuple[list[Tensor], Packed] | None:
         """What a recorded step was made of: the tensors that were measured, and their sums.
 
         Lets its gradients into the averages in any case.
@@ -65,25 +88,28 @@ class Observer:
         weights, self._weights = self._weights, {}
         if not self._asks:
             seen = self.update()
-            observed = self.observed(seen, weights) if recording else {}
-            return (list(observed), reduce(list(observed.values()))) if observed else None
-        result: StepSums | None = self._optimizer.step_sums  # type: ignore[attr-defined]
-        self.settled = not self._averages and any(p in self._optimizer.state for p in self._with_gradients())
+            observed = self.observed(seen, weights) if self.recording else {}
+            return (list(observed), self._reducer.reduce(list(observed.values()))) if observed else None
+        result: StepSums | None = self.optimizer.step_sums  # type: ignore[attr-defined]
+        self.settled = not self._averages and any(p in self.optimizer.state for p in self._with_gradients())
         if result is None:
             return None
         seen = [self._seen(p, group) for p, group in self._with_gradients().items() if p in result.before]
         observed = self.observed([s for s in seen if self._whole(s.p)], result.before)
         fused = [part for part in result.measured if all(map(self._whole, part.tensors))]
         tensors = [*observed, *(p for part in fused for p in part.tensors)]
-        return (tensors, reduce(list(observed.values()), fused)) if tensors else None
+        return (tensors, self._reducer.reduce(list(observed.values()), fused)) if tensors else None
 
     def _with_gradients(self) -> dict[Tensor, Mapping[str, Any]]:
-        groups = self._optimizer.param_groups
-        return {p: group for group in groups for p in group["params"] if p.grad is not None and p.numel()}
+        groups = self.optimizer.param_groups
+        found: dict[Tensor, Mapping[str, Any]] = {
+            p: group for group in groups for p in group["params"] if p.grad is not None and p.numel()
+        }
+        return found if self._only is None else {p: group for p, group in found.items() if p in self._only}
 
     def _seen(self, p: Tensor, group: Mapping[str, Any]) -> Seen:
         assert p.grad is not None
-        state = self._optimizer.state.get(p, {})
+        state = self.optimizer.state.get(p, {})
         return Seen(p, p.grad, group, state, kept_by_optimizer(state, group, p))
 
     def update(self) -> list[Seen]:
@@ -126,7 +152,8 @@ class Observer:
             if t > 0:
                 key = (id(s.group), s.layout, beta, t)
                 if key not in shared:
-                    shared[key] = numbers(self._optimizer, s.group, s.layout, beta, t)
+                    found_numbers = numbers(self.optimizer, s.group, s.layout, beta, t)
+                    shared[key] = found_numbers._replace(clip=self._clip) if self._clip else found_numbers
                 found[s.p] = Observed(s.g, mean, second, before, s.p, shared[key])
         return found
 

@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,9 +16,11 @@ from torch.optim.optimizer import Optimizer
 from stepscope.errors import UserError
 from stepscope.rules import Hyper
 from stepscope.scope.hooks import Hook, is_nested, unwrapped
-from stepscope.scope.instruments import INSTRUMENTS, read
-from stepscope.scope.names import names_of
+from stepscope.scope.instruments import Instrument, choose, needed
+from stepscope.scope.names import Only, names_of
 from stepscope.scope.observer import Observer
+from stepscope.scope.reduce import Packed
+from stepscope.scope.rows import Rows, described, label
 
 if TYPE_CHECKING:
     from stepscope.store import Run, Sink
@@ -63,77 +65,129 @@ def _guarded(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class Scope:
-    """Observes an optimizer without changing a bit of the run.
+    """Observes one optimizer or several without changing a bit of the run.
 
-    optimizer: any torch optimizer.  model: gives the tensors their names.
+    optimizer: any torch optimizer, or a list of them.  model: gives the tensors their names.
     run: a folder to record to, or a sink (`write`, `flush`, `close`), or None: rows are kept in `rows`.
-    every: record step 1 and every n-th step, or the steps for which a function of the step's number is true.
+    every: record step 1 and every n-th step, or the steps for which a function of the step's number is true
+    (`stepscope.scope.schedules` has some).
+    instruments: names of columns, of groups of them ("default", "recombinations", "all" ...), or `Instrument`s.
+    include, exclude: patterns as in a shell; tensors are looked at whose name matches one of the first and none of the
+    second.
+    layers: what a row is about: a "tensor", its "module", the first so many parts of its name, or what a function makes
+    of that.
     beta: decay rate of the averages kept beside optimizers that keep no mean and second moment of their own. They see
     the raw gradients, of every step.
+    clip_value: what gradients are clipped to by `clip_grad_value_`, if they are: adds the column clipped_share.
     config: kept with a recorded run.
 
     stepscope's optimizers measure their steps while they take them. Beside any other one, a recorded step holds a
-    second copy of the weights until it is over. Scopes on several optimizers work side by side.
-    Raises: UserError if it is given no optimizer, or a run that is neither a folder nor a sink; ValueError for `every`
-    or `beta` out of range; `attach` raises what `store.RunWriter` raises.
+    second copy of the weights until it is over. Of several optimizers, each counts its own steps.
+    Raises: UserError if it is given no optimizer, a run that is neither a folder nor a sink, or an unknown instrument;
+    ValueError for `every`, `beta`, `layers` or `clip_value` out of range; `attach` raises what `store.RunWriter`
+    raises.
     """
-
-    steps: int
-    """Optimizer steps seen; the first is 1. Set it when a run is resumed."""
 
     def __init__(
         self,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Sequence[Optimizer],
         model: nn.Module | None = None,
         run: "str | os.PathLike[str] | Sink | None" = None,
         *,
         every: int | Callable[[int], bool] = 1,
+        instruments: str | Instrument | Iterable[str | Instrument] = "default",
+        include: str | Sequence[str] = "*",
+        exclude: str | Sequence[str] = (),
+        layers: str | int | Callable[[str], str] = "tensor",
         beta: float = 0.9,
+        clip_value: float | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        self._optimizer = unwrapped(optimizer)
-        if not isinstance(self._optimizer, Optimizer):
-            raise UserError(
-                f"Scope observes a torch optimizer, got {type(optimizer).__name__}: "
-                "write Scope(optimizer, model) with an instance of torch.optim.Optimizer."
-            )
+        several = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+        optimizers = [unwrapped(one) for one in several]
+        for one, given in zip(optimizers, several, strict=True):
+            if not isinstance(one, Optimizer):
+                raise UserError(
+                    f"Scope observes a torch optimizer, got {type(given).__name__}: "
+                    "write Scope(optimizer, model) with an instance of torch.optim.Optimizer, or a list of them."
+                )
+        if not optimizers:
+            raise UserError("Scope observes torch optimizers, got an empty list.")
         if not callable(every) and every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
         Hyper("beta", 0.9, 0.0, 1.0).check(beta)
+        if clip_value is not None and not clip_value > 0:
+            raise ValueError(f"clip_value must be positive, got {clip_value}")
         self._folder = Path(run) if isinstance(run, str | os.PathLike) else None
         if self._folder is None and run is not None and not hasattr(run, "write"):
             raise UserError(f"run must be a folder or a sink with write, flush and close, got {type(run).__name__}.")
+        self._options: dict[str, Any] = {
+            "every": every,
+            "instruments": instruments if isinstance(instruments, str | Instrument) else list(instruments),
+            "include": include,
+            "exclude": exclude,
+            "layers": layers,
+            "beta": beta,
+            "clip_value": clip_value,
+        }
+        chosen = choose(self._options["instruments"])
+        if clip_value:
+            chosen += tuple(one for one in choose("clipping") if one not in chosen)
+        patterns = [[part] if isinstance(part, str) else list(part) for part in (include, exclude)]
+        only = Only(patterns[0], patterns[1], self._name) if patterns != [["*"], []] else None
         self._memory = Memory()
         self._sink: Any = self._memory if run is None or self._folder else run
-        self._model, self._every, self._beta, self._config = model, every, beta, dict(config or {})
-        self.steps = 0
+        self._model, self._every, self._config = model, every, dict(config or {})
+        self._instruments = chosen
+        self._observers = [Observer(one, beta, needed(chosen), clip_value or 0.0, only) for one in optimizers]
+        self._rows = Rows(chosen, needed(chosen), label(layers))
         self._handles: list[Any] = []
         self._reported = False
         self._forget()
 
     def _forget(self) -> None:
         """Let go of everything that belongs to the steps so far."""
-        self._depth = 0
-        self._recording = False
         self._names: dict[Tensor, str] = {}
         self._notes: dict[str, float] = {}
-        self._observer = Observer(self._optimizer, self._beta)
+        for observer in self._observers:
+            observer.forget()
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps seen, of the optimizer with the most; the first is 1. Set it when a run is resumed."""
+        return max(observer.steps for observer in self._observers)
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        for observer in self._observers:
+            observer.steps = steps
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def attach(self) -> Self:
         """Start observing; a second call does nothing."""
         if not self._handles:
-            self._names = names_of(self._optimizer, self._model)
+            self._names = self._named()
             if self._folder:
                 from stepscope.store import RunWriter
 
                 self._sink = RunWriter(self._folder, config=self._described(), tensors=list(self._tensors()))
-            self._handles = [
-                self._optimizer.register_step_pre_hook(Hook(self._before)),
-                self._optimizer.register_step_post_hook(Hook(self._after)),
-            ]
+            for observer in self._observers:
+                before, after = self._around(observer)
+                self._handles += [
+                    observer.optimizer.register_step_pre_hook(Hook(before)),
+                    observer.optimizer.register_step_post_hook(Hook(after)),
+                ]
         return self
+
+    def _around(self, observer: Observer) -> tuple[Callable[[], None], Callable[[], None]]:
+        def before() -> None:
+            self._before(observer)
+
+        def after() -> None:
+            self._after(observer)
+
+        return before, after
 
     def detach(self) -> None:
         """Stop observing, write what is left and free all memory; a folder's run is finished. May be called twice."""
@@ -150,7 +204,9 @@ class Scope:
     @_guarded
     def _finish(self, status: str) -> None:
         try:
-            self._write(self.steps, "", self._notes)
+            if self._notes:
+                self._rows.note(self.steps, self._notes)
+            self._write()
             self._sink.flush()
         finally:
             if self._folder:
@@ -166,7 +222,7 @@ class Scope:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is detached and keeps its rows in memory."""
-        return _detached, (self._optimizer, self._model, self._every, self._beta)
+        return _detached, ([observer.optimizer for observer in self._observers], self._model, self._options)
 
     # --- what was recorded --------------------------------------------------------------------------------------------
 
@@ -178,14 +234,18 @@ class Scope:
         from stepscope.store import Run
 
         if self._handles:
+            self._write()
             self._sink.flush()
         return Run(self._folder)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Rows kept in memory (run=None): step, layer and the values by name."""
+        if self._sink is not self._memory:
+            return []
+        self._write()
         unwritten = [{"step": self.steps, "layer": "", **self._notes}] if self._notes else []
-        return [*self._memory.rows, *unwritten] if self._sink is self._memory else []
+        return [*self._memory.rows, *unwritten]
 
     def note(self, **values: float) -> None:
         """Add run-level values, such as the loss, to the current step: call it after `optimizer.step()`.
@@ -201,16 +261,23 @@ class Scope:
 
     def _described(self) -> dict[str, Any]:
         """The run's configuration: the caller's, and what the columns mean."""
-        columns = {
-            i.name: {"unit": i.unit, "formula": i.formula, "estimator": i.estimator, "source": i.source}
-            for i in INSTRUMENTS
+        optimizers = [type(observer.optimizer).__name__ for observer in self._observers]
+        every, layers = (
+            value if isinstance(value, int | str) else getattr(value, "__name__", type(value).__name__)
+            for value in (self._every, self._options["layers"])
+        )
+        scope = {
+            "optimizer": ", ".join(optimizers),
+            "every": every,
+            "layers": layers,
+            "beta": self._options["beta"],
+            "columns": described(self._instruments),
         }
-        every = self._every if isinstance(self._every, int) else getattr(self._every, "__name__", "function")
-        scope = {"optimizer": type(self._optimizer).__name__, "every": every, "beta": self._beta, "columns": columns}
         return {**self._config, "scope": scope}
 
     def _tensors(self) -> Iterator[dict[str, Any]]:
-        for i, group in enumerate(self._optimizer.param_groups):
+        groups = (group for observer in self._observers for group in observer.optimizer.param_groups)
+        for i, group in enumerate(groups):
             for p in group["params"]:
                 yield {
                     "name": self._names[p],
@@ -225,61 +292,68 @@ class Scope:
     # Nothing of the run is written to, and no random number is drawn.
 
     @_guarded
-    def _before(self) -> None:
-        if self._depth and is_nested(self._optimizer):
-            self._depth += 1
+    def _before(self, observer: Observer) -> None:
+        if observer.depth and is_nested(observer.optimizer):
+            observer.depth += 1
             return
-        self._depth, self._recording = 1, False
-        step = self.steps + 1
-        self._recording = bool(self._every(step) if callable(self._every) else step == 1 or step % self._every == 0)
-        self._observer.before(self._recording)
+        observer.depth, observer.recording = 1, False
+        step = observer.steps + 1
+        observer.recording = bool(self._every(step) if callable(self._every) else step == 1 or step % self._every == 0)
+        observer.before()
 
     @_guarded
-    def _after(self) -> None:
-        if self._depth > 1:
-            self._depth -= 1
+    def _after(self, observer: Observer) -> None:
+        if observer.depth > 1:
+            observer.depth -= 1
             return
-        if self._depth == 0:
+        if observer.depth == 0:
             return  # attached while this step was running
-        self._depth = 0
-        notes, self._notes = self._notes, {}
-        self.steps += 1
-        rows = {}
+        observer.depth = 0
+        seen = self.steps
+        observer.steps += 1
+        notes: dict[str, float] = {}
+        if self.steps > seen:
+            notes, self._notes = self._notes, notes
+        found = None
         # Observing comes first: if writing fails, the averages have seen the gradients all the same.
         try:
-            if self._recording or not self._observer.settled:
+            if observer.recording or not observer.settled:
                 with torch.no_grad():
-                    rows = self._observe()
+                    found = self._observe(observer)
         finally:
-            self._write(self.steps - 1, "", notes)
-        for p, values in rows.items():
-            self._write(self.steps, self._name(p), values)
+            if notes:
+                self._rows.note(seen, notes)
+            if found is not None:
+                tensors, packed = found
+                self._rows.add(observer.steps, list(map(self._name, tensors)), packed)
+            if self._rows.due:
+                self._write()
 
-    def _observe(self) -> dict[Tensor, dict[str, float]]:
-        """Take note of the step's gradients.  Returns the columns of every tensor measured, if the step is recorded."""
-        if self._recording:
-            self._notes["lr"] = float(self._optimizer.param_groups[0]["lr"])
-        found_inf = getattr(self._optimizer, "found_inf", None)  # set by GradScaler for optimizers that unscale
+    def _observe(self, observer: Observer) -> tuple[list[Tensor], Packed] | None:
+        """Take note of the step's gradients.  Returns the tensors measured and their sums, if the step is recorded."""
+        if observer.recording:
+            place = self._observers.index(observer)
+            self._notes[f"lr[{place}]" if place else "lr"] = float(observer.optimizer.param_groups[0]["lr"])
+        found_inf = getattr(observer.optimizer, "found_inf", None)  # set by GradScaler for optimizers that unscale
         if found_inf is not None and float(found_inf) != 0:
-            if self._recording:
+            if observer.recording:
                 self._notes["skipped"] = 1.0
-            return {}
-        found = self._observer.after(self._recording)
-        if found is None:
-            return {}
-        tensors, sums = found
-        columns = {name: values.tolist() for name, values in read(sums).items()}
-        return {p: {name: values[i] for name, values in columns.items()} for i, p in enumerate(tensors)}
+            return None
+        return observer.after()
 
-    def _write(self, step: int, layer: str, values: Mapping[str, float]) -> None:
-        if values:
+    def _write(self) -> None:
+        """Hand the rows that wait to the sink."""
+        for step, layer, values in self._rows.take():
             self._sink.write(step, layer, values)
+
+    def _named(self) -> dict[Tensor, str]:
+        return names_of([observer.optimizer for observer in self._observers], self._model)
 
     def _name(self, p: Tensor) -> str:
         if p not in self._names:  # a parameter group that was added later
-            self._names = names_of(self._optimizer, self._model)
+            self._names = self._named()
         return self._names[p]
 
 
-def _detached(optimizer: Optimizer, model: nn.Module | None, every: int | Callable[[int], bool], beta: float) -> Scope:
-    return Scope(optimizer, model, every=every, beta=beta)
+def _detached(optimizers: list[Optimizer], model: nn.Module | None, options: Mapping[str, Any]) -> Scope:
+    return Scope(optimizers, model, **options)

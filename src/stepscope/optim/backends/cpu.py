@@ -22,16 +22,16 @@ from torch import Tensor
 
 from stepscope.graph import machine
 from stepscope.graph.expression import SYMBOLS, as_symbol, evaluate, symbol, trace
-from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream, counts_width
+from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream, counts_starts
 from stepscope.rules import Rule
 from stepscope.rules.averages import welford
 from stepscope.rules.statistics import (
-    BINS,
     EVERYWHERE,
-    HISTOGRAMS,
     SAMPLE_BLOCK,
     Numbers,
+    Selection,
     Step,
+    bins_of,
     period,
     statistics,
 )
@@ -40,6 +40,7 @@ __all__ = [
     "FORMATS",
     "Batch",
     "Counted",
+    "Frame",
     "Layout",
     "Program",
     "are_counters",
@@ -64,6 +65,7 @@ _STORAGE = {
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
 }
+_NUMBER = {"float32": np.float32, "float64": np.float64}
 _has_half = cache(machine.has_half)
 FORMATS = frozenset(_STORAGE)
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -130,29 +132,34 @@ class Layout(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A kernel, the terms it sums up, in order, and whether it counts bins as well."""
+    """A kernel, what it sums up and counts, if anything, and where each histogram begins in the counts."""
 
     kernel: Kernel
-    terms: tuple[str, ...]
+    chosen: Selection | None
+    starts: tuple[int, ...]
     dtype: Any  # of the shared numbers
 
 
-def _measured(step: Step, raw: bool) -> tuple[tuple[str, ...], Measured]:
-    """Names of the sums, and the graphs of the statistics."""
+def _program(wide: str, streams: Sequence[Stream], step: Step, raw: bool, chosen: Selection) -> Program:
+    """A kernel that measures this step."""
     numbers = Numbers(*(symbol(f"number.{name}") for name in Numbers._fields))
-    careful = statistics(SYMBOLS, step, numbers, raw=raw, inside=symbol("inside"))
-    trusting = statistics(SYMBOLS, step, numbers, raw=raw, trusting=True)
+    careful = statistics(SYMBOLS, step, numbers, raw=raw, inside=symbol("inside"), chosen=chosen)
+    trusting = statistics(SYMBOLS, step, numbers, raw=raw, trusting=True, chosen=chosen)
     graphs = [[as_symbol(x) for part in found[:2] for x in part.values()] for found in (careful, trusting)]
-    count = len(careful.sums)
-    return tuple(careful.sums), Measured(EVERYWHERE, graphs[0][:count], graphs[0][count:], careful.gaps, graphs[1])
+    count, bins = len(careful.sums), list(map(bins_of, chosen.histograms))
+    measured = Measured(EVERYWHERE, graphs[0][:count], graphs[0][count:], careful.gaps, graphs[1])
+    kernel = Kernel(wide, streams, measured, bins)
+    return Program(kernel, chosen, counts_starts(bins), _NUMBER[wide])
 
 
 @cache
-def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | None) -> Program:
+def program(
+    rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | None, chosen: Selection | None = None
+) -> Program:
     """The kernel of a rule in a dtype.
 
     averaged: streams MEAN_KEPT hold averages of g that are kept beside the rule.
-    measured: the streams of the two averages that are measured; None measures nothing.
+    measured: the streams of the two averages from which the chosen sums are measured; None measures nothing.
     """
     storage = _STORAGE[dtype]
     wide = "float64" if storage == "float64" else "float32"
@@ -163,16 +170,15 @@ def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | N
     if averaged:
         kept = welford(SYMBOLS, g, symbol(MEAN_KEPT[0]), symbol(MEAN_KEPT[1]), symbol("number.weight"))
         streams += [Stream(name, wide, root) for name, root in zip(MEAN_KEPT, kept, strict=True)]
-    number = np.float64 if wide == "float64" else np.float32
-    if measured is None:
-        return Program(Kernel(wide, streams), (), number)
+    if measured is None or chosen is None:
+        return Program(Kernel(wide, streams), None, (0,), _NUMBER[wide])
     mean, second = symbol(f"new.{measured.mean}"), symbol(f"new.{measured.second}")
-    names, graphs = _measured(Step(g, mean, second, symbol("theta"), symbol("new.theta")), measured.raw)
-    return Program(Kernel(wide, streams, graphs, BINS), names, number)
+    step = Step(g, mean, second, symbol("theta"), symbol("new.theta"))
+    return _program(wide, streams, step, measured.raw, chosen)
 
 
 @cache
-def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool) -> Program:
+def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool, chosen: Selection) -> Program:
     """The kernel that measures a step that is over: streams g, mean, second, before, after.
 
     storage: dtype of the gradient and the weights.  averages: of the two averages.
@@ -180,8 +186,7 @@ def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool) -> Program
     stored, kept = _STORAGE[storage], _STORAGE[averages]
     wide = "float64" if "float64" in (stored, kept) else "float32"
     streams = [Stream(name, kept if name in ("mean", "second") else stored) for name in Step._fields]
-    names, graphs = _measured(Step(*map(symbol, Step._fields)), raw)
-    return Program(Kernel(wide, streams, graphs, BINS), names, np.float64 if wide == "float64" else np.float32)
+    return _program(wide, streams, Step(*map(symbol, Step._fields)), raw, chosen)
 
 
 def _where(condition: bool, a: Any, b: Any) -> Any:
@@ -206,7 +211,25 @@ def named(numbers: Numbers) -> dict[str, float]:
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-class Batch:
+class Frame:
+    """Where tensors of these sizes are cut, room for the addresses of so many streams of each, and for the results."""
+
+    def __init__(self, sizes: Sequence[int], streams: int) -> None:
+        self.sizes = sizes
+        self.table = np.empty((len(sizes), 1 + streams), np.int64)
+        self.chunks, self.starts = chunked(sizes)
+        self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
+
+    def results(self, program: Program) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """Memory for what the chunks add up, the same at each step: fresh pages would cost more than the sums."""
+        widths = len(program.chosen.terms) if program.chosen else 0, program.starts[-1]
+        if self._results is None or tuple(x.shape[1] for x in self._results) != widths:
+            rows = len(self.chunks)
+            self._results = np.empty((rows, widths[0])), np.empty((rows, widths[1]), np.int32)
+        return self._results
+
+
+class Batch(Frame):
     """Tensors that one program steps together: streams[s][i] is stream s of tensor i, the first ones theta and g.
 
     All are known to have no `obstacle`. Tensors of no elements are not in a batch.
@@ -215,15 +238,12 @@ class Batch:
     def __init__(self, streams: Sequence[Sequence[Tensor]]) -> None:
         self._streams = [list(column) for column in streams]
         thetas = self._streams[0]
-        self.sizes = [p.numel() * (2 if p.is_complex() else 1) for p in thetas]
+        super().__init__([p.numel() * (2 if p.is_complex() else 1) for p in thetas], len(streams))
         self._nbytes = [p.nbytes for p in thetas]
         self._dtype = thetas[0].dtype
         self._contiguous = all(map(Tensor.is_contiguous, thetas))
-        self.table = np.empty((len(thetas), 1 + len(streams)), np.int64)
         for s, column in enumerate(self._streams):
             self.table[:, 1 + s] = list(map(Tensor.data_ptr, column))
-        self.chunks, self.starts = chunked(self.sizes)
-        self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
 
     def refresh(self, streams: Sequence[Sequence[Tensor]]) -> bool:
         """Whether these are the same tensors where they were, with dense gradients of the same kind, which may be new.
@@ -259,13 +279,6 @@ class Batch:
         self._streams[1] = list(gs)
         return True
 
-    def results(self, terms: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        """Memory for what the chunks add up, the same at each step: fresh pages would cost more than the sums."""
-        if self._results is None or self._results[0].shape[1] != terms:
-            shape = (len(self.chunks), len(HISTOGRAMS), counts_width(BINS)) if terms else (0, 0, 0)
-            self._results = np.empty((len(self.chunks), terms)), np.empty(shape, np.int32)
-        return self._results
-
 
 _DTYPE, _NBYTES, _IS_CPU = (operator.attrgetter(name) for name in ("dtype", "nbytes", "is_cpu"))
 
@@ -283,7 +296,8 @@ def chunked(sizes: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 class Counted(NamedTuple):
-    """What a launch measured: sums[tensor, term] in the program's order, counts[tensor, histogram, bin].
+    """What a launch measured: sums[tensor, term] in the program's order, and counts[tensor, ...] of all its histograms,
+    each from its place in the program's `starts` on.
 
     The next launch over the same batch may write to the same memory.
     """
@@ -296,12 +310,12 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
 
 
-def launch(program: Program, batch: Batch, numbers: Sequence[NDArray[Any]]) -> Counted | None:
+def launch(program: Program, batch: Frame, numbers: Sequence[NDArray[Any]]) -> Counted | None:
     """Run the program over the batch; numbers: the `shared` ones of each tensor."""
     batch.table[:, 0] = _addresses(numbers)
     chunks = batch.chunks
     counter = np.zeros(1, np.int64)
-    sums, counts = batch.results(len(program.terms))
+    sums, counts = batch.results(program)
     table = batch.table
     arrays = (counter, sums, counts)
     arguments = (
@@ -321,12 +335,12 @@ def launch(program: Program, batch: Batch, numbers: Sequence[NDArray[Any]]) -> C
         for future in futures:
             if not future.cancel():  # one that has not begun has nothing left to do
                 future.result()
-    if not program.terms:
+    if program.chosen is None:
         return None
     if len(batch.starts) < len(chunks):
         sums = np.add.reduceat(sums, batch.starts, axis=0)
         counts = np.add.reduceat(counts, batch.starts, axis=0)
-    return Counted(sums, counts[:, :, :BINS])
+    return Counted(sums, counts)
 
 
 def _addresses(numbers: Sequence[NDArray[Any]]) -> list[int] | int:
