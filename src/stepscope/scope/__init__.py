@@ -1,6 +1,7 @@
 """Watching an optimizer at work: `Scope`, and what each recorded column means."""
 
+from stepscope.scope import schedules
 from stepscope.scope.instruments import INSTRUMENTS, Instrument
 from stepscope.scope.scope import Scope
 
-__all__ = ["INSTRUMENTS", "Instrument", "Scope"]
+__all__ = ["INSTRUMENTS", "Instrument", "Scope", "schedules"]

@@ -145,8 +145,9 @@ _WHOLE = ("numel", *TERMS[:EVERYWHERE])
 def _common(values: Any, owner: Any, groups: int) -> Any:
     """The value that all of a group have, else NaN."""
     low, high = np.full(groups, np.inf), np.full(groups, -np.inf)
-    np.minimum.at(low, owner, values)
-    np.maximum.at(high, owner, values)
+    with np.errstate(invalid="ignore"):
+        np.minimum.at(low, owner, values)
+        np.maximum.at(high, owner, values)
     return np.where(low == high, low, math.nan)
 
 

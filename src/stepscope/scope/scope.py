@@ -257,7 +257,10 @@ class Scope:
 
     @_guarded
     def _note(self, values: Mapping[str, float]) -> None:
-        self._notes.update({name: float(value) for name, value in values.items()})
+        numbers = {name: float(value) for name, value in values.items()}
+        self._notes.update(numbers)
+        if hasattr(self._every, "saw"):
+            self._every.saw(self.steps, numbers)
 
     def _described(self) -> dict[str, Any]:
         """The run's configuration: the caller's, and what the columns mean."""
