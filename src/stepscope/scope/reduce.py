@@ -148,7 +148,7 @@ class Reducer:
             frame = self._frames[program, sizes] = cpu.Frame(sizes, len(Step._fields))
         columns = [[_dense(x) for x in o[:5]] for o in tensors]  # kept until the kernel has run
         frame.table[:, 1:] = [[x.data_ptr() for x in column] for column in columns]
-        shared = {n: cpu.shared(program, cpu.named(n.shared())) for n in {o.numbers for o in tensors}}
+        shared = {n: program.shared(cpu.named(n.shared())) for n in {o.numbers for o in tensors}}
         counted = cpu.launch(program, frame, [shared[o.numbers] for o in tensors])
         assert counted is not None
         return counted.sums.copy(), self._closed(counted.counts, program.starts)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stepscope.graph import machine
-from stepscope.graph.expression import SYMBOLS, as_symbol, evaluate, symbol, trace
+from stepscope.graph.expression import SYMBOLS, as_symbol, prepared, symbol, trace
 from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream, counts_starts
 from stepscope.rules import Rule
 from stepscope.rules.averages import welford
@@ -51,7 +51,6 @@ __all__ = [
     "named",
     "obstacle",
     "program",
-    "shared",
     "state_dtype",
 ]
 
@@ -65,7 +64,6 @@ _STORAGE = {
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
 }
-_NUMBER = {"float32": np.float32, "float64": np.float64}
 _has_half = cache(machine.has_half)
 FORMATS = frozenset(_STORAGE)
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -131,25 +129,47 @@ class Layout(NamedTuple):
     raw: bool
 
 
-class Program(NamedTuple):
-    """A kernel, what it sums up and counts, if anything, and where each histogram begins in the counts."""
+def _where(condition: bool, a: Any, b: Any) -> Any:
+    return a if condition else b
 
-    kernel: Kernel
-    chosen: Selection | None
-    starts: tuple[int, ...]
-    dtype: Any  # of the shared numbers
+
+# Host numbers are Python floats: the same arithmetic as in the eager backend.
+_HOST: Any = SimpleNamespace(sqrt=lambda x: x**0.5, abs=abs, where=_where, min=min, max=max)
+
+
+_NOTHING = Selection((), ())
+
+
+class Program:
+    """A kernel, what it sums up and counts, and the dtype of the numbers that all elements share.
+
+    starts: where each histogram begins in the counts, and where the last one ends.
+    """
+
+    def __init__(self, kernel: Kernel, dtype: Any, chosen: Selection = _NOTHING) -> None:
+        self.kernel, self.chosen, self._dtype = kernel, chosen, dtype
+        self.measures = bool(chosen.terms)
+        self.starts = counts_starts(list(map(bins_of, chosen.histograms)))
+        self._numbers = prepared(kernel.host, _HOST)
+
+    def shared(self, inputs: Mapping[str, float]) -> NDArray[Any]:
+        """The numbers that all elements share, from hyper.*, scalars.* and number.* by name."""
+        return np.array([float(v) for v in self._numbers(inputs)] or [0.0], self._dtype)
+
+
+_NUMBER = {"float32": np.float32, "float64": np.float64}
 
 
 def _program(wide: str, streams: Sequence[Stream], step: Step, raw: bool, chosen: Selection) -> Program:
-    """A kernel that measures this step."""
+    """A program that measures this step."""
     numbers = Numbers(*(symbol(f"number.{name}") for name in Numbers._fields))
     careful = statistics(SYMBOLS, step, numbers, raw=raw, inside=symbol("inside"), chosen=chosen)
     trusting = statistics(SYMBOLS, step, numbers, raw=raw, trusting=True, chosen=chosen)
     graphs = [[as_symbol(x) for part in found[:2] for x in part.values()] for found in (careful, trusting)]
-    count, bins = len(careful.sums), list(map(bins_of, chosen.histograms))
+    count = len(chosen.terms)
     measured = Measured(EVERYWHERE, graphs[0][:count], graphs[0][count:], careful.gaps, graphs[1])
-    kernel = Kernel(wide, streams, measured, bins)
-    return Program(kernel, chosen, counts_starts(bins), _NUMBER[wide])
+    kernel = Kernel(wide, streams, measured, list(map(bins_of, chosen.histograms)))
+    return Program(kernel, _NUMBER[wide], chosen)
 
 
 @cache
@@ -171,7 +191,7 @@ def program(
         kept = welford(SYMBOLS, g, symbol(MEAN_KEPT[0]), symbol(MEAN_KEPT[1]), symbol("number.weight"))
         streams += [Stream(name, wide, root) for name, root in zip(MEAN_KEPT, kept, strict=True)]
     if measured is None or chosen is None:
-        return Program(Kernel(wide, streams), None, (0,), _NUMBER[wide])
+        return Program(Kernel(wide, streams), _NUMBER[wide])
     mean, second = symbol(f"new.{measured.mean}"), symbol(f"new.{measured.second}")
     step = Step(g, mean, second, symbol("theta"), symbol("new.theta"))
     return _program(wide, streams, step, measured.raw, chosen)
@@ -189,22 +209,8 @@ def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool, chosen: Se
     return _program(wide, streams, Step(*map(symbol, Step._fields)), raw, chosen)
 
 
-def _where(condition: bool, a: Any, b: Any) -> Any:
-    return a if condition else b
-
-
-# Host numbers are Python floats: the same arithmetic as in the eager backend.
-_HOST: Any = SimpleNamespace(sqrt=lambda x: x**0.5, abs=abs, where=_where, min=min, max=max)
-
-
-def shared(program: Program, inputs: Mapping[str, float]) -> NDArray[Any]:
-    """The numbers that all elements share, from hyper.*, scalars.* and number.* by name."""
-    values = evaluate(program.kernel.host, inputs, _HOST)
-    return np.array([float(v) for v in values] or [0.0], program.dtype)
-
-
 def named(numbers: Numbers) -> dict[str, float]:
-    """The statistics' numbers as `shared` takes them."""
+    """The statistics' numbers as `Program.shared` takes them."""
     return {f"number.{name}": value for name, value in numbers._asdict().items()}
 
 
@@ -216,13 +222,14 @@ class Frame:
 
     def __init__(self, sizes: Sequence[int], streams: int) -> None:
         self.sizes = sizes
+        self.elements = sum(sizes)
         self.table = np.empty((len(sizes), 1 + streams), np.int64)
         self.chunks, self.starts = chunked(sizes)
         self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
 
     def results(self, program: Program) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """Memory for what the chunks add up, the same at each step: fresh pages would cost more than the sums."""
-        widths = len(program.chosen.terms) if program.chosen else 0, program.starts[-1]
+        widths = len(program.chosen.terms), program.starts[-1]
         if self._results is None or tuple(x.shape[1] for x in self._results) != widths:
             rows = len(self.chunks)
             self._results = np.empty((rows, widths[0])), np.empty((rows, widths[1]), np.int32)
@@ -236,51 +243,13 @@ class Batch(Frame):
     """
 
     def __init__(self, streams: Sequence[Sequence[Tensor]]) -> None:
-        self._streams = [list(column) for column in streams]
-        thetas = self._streams[0]
-        super().__init__([p.numel() * (2 if p.is_complex() else 1) for p in thetas], len(streams))
-        self._nbytes = [p.nbytes for p in thetas]
-        self._dtype = thetas[0].dtype
-        self._contiguous = all(map(Tensor.is_contiguous, thetas))
-        for s, column in enumerate(self._streams):
+        super().__init__([p.numel() * (2 if p.is_complex() else 1) for p in streams[0]], len(streams))
+        for s, column in enumerate(streams):
             self.table[:, 1 + s] = list(map(Tensor.data_ptr, column))
 
-    def refresh(self, streams: Sequence[Sequence[Tensor]]) -> bool:
-        """Whether these are the same tensors where they were, with dense gradients of the same kind, which may be new.
-
-        torch has made sure that a gradient has its parameter's device and, unless told otherwise, its dtype.
-        Then the table holds the gradients' addresses. Otherwise the tensors have to be looked at one by one.
-        """
-        gs = streams[1]
-        same = (
-            self._contiguous
-            and len(streams) == len(self._streams)
-            and all(
-                len(new) == len(old) and all(map(operator.is_, new, old))
-                for s, (new, old) in enumerate(zip(streams, self._streams, strict=True))
-                if s != 1
-            )
-            and set(map(type, gs)) <= {Tensor}
-            and list(map(_NBYTES, gs)) == self._nbytes
-            and all(map(Tensor.is_contiguous, gs))
-            and all(map(Tensor.is_contiguous, streams[0]))
-            and (self._dtype.itemsize != 2 or set(map(_DTYPE, gs)) == {self._dtype})
-            and not (len(gs) < 64 and any(map(Tensor.is_neg, gs)))
-            and not (self._dtype.is_complex and any(map(Tensor.is_conj, gs)))
-        )
-        if not same:
-            return False
-        for s, column in enumerate(streams):
-            addresses = np.array(list(map(Tensor.data_ptr, column)), np.int64)
-            if s == 1:
-                self.table[:, 2] = addresses
-            elif not np.array_equal(self.table[:, 1 + s], addresses):
-                return False
-        self._streams[1] = list(gs)
-        return True
-
-
-_DTYPE, _NBYTES, _IS_CPU = (operator.attrgetter(name) for name in ("dtype", "nbytes", "is_cpu"))
+    def move_gradients(self, addresses: Sequence[int]) -> None:
+        """The gradients lie here now, all else is as it was."""
+        self.table[:, 2] = addresses
 
 
 def chunked(sizes: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -312,20 +281,20 @@ os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its pare
 
 def launch(program: Program, batch: Frame, numbers: Sequence[NDArray[Any]]) -> Counted | None:
     """Run the program over the batch; numbers: the `shared` ones of each tensor."""
-    batch.table[:, 0] = _addresses(numbers)
-    chunks = batch.chunks
-    counter = np.zeros(1, np.int64)
+    table, chunks = batch.table, batch.chunks
+    table[:, 0] = _addresses(numbers)
+    counter = ctypes.c_int64(0)
     sums, counts = batch.results(program)
-    table = batch.table
-    arrays = (counter, sums, counts)
+    addresses = [x.ctypes.data for x in (sums, counts)] if program.measures else [0, 0]
     arguments = (
         table.ctypes.data,
         table.shape[1],
         chunks.ctypes.data,
         len(chunks),
-        *(array.ctypes.data for array in arrays),
+        ctypes.addressof(counter),
+        *addresses,
     )
-    threads = min(torch.get_num_threads(), len(chunks), 1 + sum(batch.sizes) // (CHUNK // 2))
+    threads = min(torch.get_num_threads(), len(chunks), 1 + batch.elements // (CHUNK // 2))
     if threads <= 1:
         program.kernel.run(*arguments)
     else:
@@ -335,7 +304,7 @@ def launch(program: Program, batch: Frame, numbers: Sequence[NDArray[Any]]) -> C
         for future in futures:
             if not future.cancel():  # one that has not begun has nothing left to do
                 future.result()
-    if program.chosen is None:
+    if not program.measures:
         return None
     if len(batch.starts) < len(chunks):
         sums = np.add.reduceat(sums, batch.starts, axis=0)
@@ -363,8 +332,9 @@ loop:
   %t = load float, ptr %p, align 4
   %u = fadd float %t, 1.0
   store float %u, ptr %p, align 4
-  %to = getelementptr float, ptr %reached, i64 %i
-  store float %u, ptr %to, align 4
+  %to = getelementptr i64, ptr %reached, i64 %i
+  %whole = fptosi float %u to i64
+  store i64 %whole, ptr %to, align 8
   %next = add i64 %i, 1
   %more = icmp ult i64 %next, %number
   br i1 %more, label %loop, label %done
@@ -382,13 +352,11 @@ def _counter() -> tuple[Any, Callable[..., None]]:
 
 def are_counters(steps: Sequence[Tensor]) -> bool:
     """Whether these are the float32 CPU tensors that `count_up` can count up together."""
-    kinds = set(map(type, steps)) == {Tensor} and all(map(_IS_CPU, steps))
-    return kinds and set(map(_DTYPE, steps)) == {torch.float32} and available()
+    return available() and all(type(t) is Tensor and t.is_cpu and t.dtype is torch.float32 for t in steps)
 
 
-def count_up(steps: Sequence[Tensor]) -> list[int]:
-    """Add 1 to every one of these counters, in place.  Returns what they have reached."""
-    addresses = np.array(list(map(Tensor.data_ptr, steps)), np.int64)
-    reached = np.empty(len(steps), np.float32)
-    _counter()[1](addresses.ctypes.data, reached.ctypes.data, len(steps))
-    return reached.astype(np.int64).tolist()
+def count_up(addresses: NDArray[np.int64]) -> list[int]:
+    """Add 1 to every counter, in place.  Returns what they have reached."""
+    reached = np.empty(len(addresses), np.int64)
+    _counter()[1](addresses.ctypes.data, reached.ctypes.data, len(addresses))
+    return reached.tolist()
