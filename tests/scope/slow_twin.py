@@ -120,6 +120,7 @@ def columns(
         "grad_abs_mean": mean(rows["g"]),
         "momentum_abs_mean": mean(rows["m"]),
         "sigma_mean": mean(rows["sigma"]),
+        "still_share": mean([float(m == 0) for m in rows["m"]]),
         "spread_infinite_share": mean(rows["infinite"]),
         "update_abs_mean_per_lr": mean(rows["update"]) / lr,
         "update_abs_mean_per_lr_without_decay": mean(rows["undecayed"]) / lr,

@@ -17,6 +17,7 @@ from stepscope import Scope, UserError, optim
 from stepscope.rules.statistics import HISTOGRAMS, QUANTILE_ERROR, bins_of
 from stepscope.scope import INSTRUMENTS, Instrument
 from stepscope.scope.instruments import choose, read
+from stepscope.scope.series import LAGS
 
 STEPS = 8
 NUMBERS = ("default", "clipping", "recombinations", "rates", "momentum")  # the groups with one number a tensor
@@ -141,13 +142,14 @@ grad_abs_mean momentum_abs_mean sigma_mean spread_mean spread_q10 spread_median 
 relative_variance_median factor_adam factor_svag factor_exact factor_msvag step_theory_mean step_theory_median
 update_abs_mean_per_lr update_abs_median_per_lr update_abs_mean_per_lr_without_decay sign_agreement
 variance_negative_share epsilon_dominated_share update_to_weight grad_norm update_norm weight_norm lr
-spread_infinite_share nonfinite_share relative_variance_q10 relative_variance_q90 update_abs_q10_per_lr
+spread_infinite_share nonfinite_share still_share relative_variance_q10 relative_variance_q90 update_abs_q10_per_lr
 update_abs_q90_per_lr grad_momentum_cosine decay_dominated_share step_share_of_largest step_share_of_flat_distance
 """
 ON_DEMAND = """
 clipped_share update_cosine_msgd update_cosine_mssd update_cosine_msvag update_cosine_adam update_ratio_msgd
 update_ratio_mssd update_ratio_msvag update_ratio_adam rate_q10 rate_median rate_q90 momentum_abs_q10
-momentum_abs_median momentum_abs_q90 spread_octave update_octave momentum_octave momentum_update spread_update
+momentum_abs_median momentum_abs_q90 grad_sign_flips update_sign_flips update_autocorrelation update_period
+spread_octave update_octave momentum_octave momentum_update spread_update
 """
 
 
@@ -158,9 +160,15 @@ def test_the_columns_are_those_that_readers_know():
     assert set(names) == {*CONTRACT.split(), *ON_DEMAND.split()}
 
 
+def shape(name: str) -> tuple[int, ...]:
+    """Of a sum of two tensors."""
+    lags = name in ("series_products", "series_newer", "series_older")
+    return (2, LAGS + 1) if lags else (2, bins_of(name)) if name in HISTOGRAMS else (2,)
+
+
 @pytest.mark.parametrize("instrument", INSTRUMENTS, ids=lambda i: i.name)
 def test_an_instrument_says_what_it_is_and_reads_no_more_than_it_needs(instrument: Any):
-    sums = {name: np.ones((2, bins_of(name)) if name in HISTOGRAMS else 2) for name in instrument.needs}
+    sums = {name: np.ones(shape(name)) for name in instrument.needs}
     with np.errstate(all="ignore"):
         value = instrument.read(sums | {name: np.full(2, 0.5) for name in ("beta1", "beta2") if name in sums})
     assert np.shape(value) == ((2, len(instrument.cells)) if instrument.cells else (2,))
@@ -230,8 +238,8 @@ def test_a_step_size_of_zero_has_no_update_per_step_size():
 
 def test_nothing_measured_is_nan_and_no_warning():
     needed = {name for instrument in INSTRUMENTS for name in instrument.needs}
-    sums = {name: np.zeros((1, bins_of(name)) if name in HISTOGRAMS else 1) for name in needed}
-    values = read(sums | {"beta1": np.full(1, math.nan)}, INSTRUMENTS)
+    sums = {name: 0 * np.ones(shape(name)) for name in needed}
+    values = read(sums | {"beta1": np.full(2, math.nan)}, INSTRUMENTS)
     assert all(np.isnan(value).all() for name, value in values.items() if not name.endswith(("norm", "lr")))
 
 

@@ -49,6 +49,8 @@ _GROUPS = {
     "recombinations": "What each combination of direction and magnitude would have done. Costs eight sums.",
     "rates": "Costs one histogram.",
     "momentum": "Costs one histogram.",
+    "series": "Compared with the steps before, on a sample of coordinates. Every step is looked at, recorded or not.\n"
+    "Costs 16 kB a tensor.",
     "histograms": "The histograms themselves. Costs one more histogram.",
     "joint": "Two quantities of each coordinate against each other: a scatter plot without its points. Costs two\n"
     "histograms of 4096 cells, and up to some hundred values a row: for few layers or few steps.",

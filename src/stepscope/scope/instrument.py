@@ -39,6 +39,11 @@ class Instrument:
         return tuple(name for name in self.needs if name in TERMS or name in HISTOGRAMS)
 
     @property
+    def follows(self) -> bool:
+        """Whether it compares steps: `scope.series` has to look at every one."""
+        return any(name.startswith("series_") for name in self.needs)
+
+    @property
     def cost(self) -> int:
         """Numbers a tensor that are summed and brought to the host for it; instruments share them."""
         return sum(bins_of(name) if name in HISTOGRAMS else 1 for name in self.needs)

@@ -74,6 +74,7 @@ _DEFAULT: tuple[Instrument, ...] = (
         f"{_PLAIN}; over spreads in the range of the histogram; {_BINNED}",
         "[eigen2025, Sec. 2]",
     ),
+    Instrument("still_share", "1", *readings.per("still", "sampled"), "share of m = 0", _AVERAGES),
     Instrument(
         "spread_infinite_share", "1", *readings.per("spread_infinite", "sampled"), "share of m = 0 < sigma", _PLAIN
     ),
@@ -240,6 +241,7 @@ _DEFAULT: tuple[Instrument, ...] = (
     Instrument("lr", "lr", ("lr",), lambda sums: sums["lr"], "step size of the parameter group"),
 )
 
+_SERIES = "on a fixed sample of 128 coordinates of the tensor"
 _RECOMBINED: tuple[tuple[str, str, str, Any, str], ...] = (
     ("msgd", "M-SGD", "m", "momentum_square", "[balles2018, Sec. 2]"),
     ("mssd", "M-SSD", "sign m", readings.sign_square, "[balles2018, Sec. 1.1]"),
@@ -313,6 +315,38 @@ _CHOSEN: tuple[Instrument, ...] = (
             group="momentum",
         )
         for name, q, words in _QUANTILES
+    ),
+    *(
+        Instrument(
+            f"{name}_sign_flips",
+            "1",
+            ("series_pairs", f"series_{short}_flips", f"series_{short}_still"),
+            readings.flips(short),
+            f"share of coordinates whose {word} has the other sign than at the step before, of those that are not 0",
+            _SERIES,
+            group="series",
+        )
+        for name, short, word in (("grad", "grad", "gradient"), ("update", "update", "update"))
+    ),
+    Instrument(
+        "update_autocorrelation",
+        "1",
+        ("series_products", "series_newer", "series_older"),
+        readings.autocorrelation,
+        "correlation of the update and the one before it, about 0: sum u(t) u(t-1) / sqrt(sum u(t)^2 sum u(t-1)^2)",
+        f"{_SERIES}; sums over the last 16 steps; -1 if each takes back the one before",
+        group="series",
+    ),
+    Instrument(
+        "update_period",
+        "steps",
+        ("series_products", "series_newer", "series_older", "series_size"),
+        readings.repetition,
+        "the smallest number of steps, 2 to 15, after which the updates repeat: where their correlation has a maximum "
+        "of at least 0.5 behind a negative value",
+        f"{_SERIES}; over the last 16 steps, of 8 at least; NaN without such a number; up to 0.9 is asked for "
+        "where there are less than four coordinates",
+        group="series",
     ),
     *(
         Instrument(

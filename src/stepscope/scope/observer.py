@@ -5,7 +5,7 @@ and compared after it.
 """
 
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from stepscope.optim.moments import Layout, Numbers, kept_by_optimizer, numbers,
 from stepscope.optim.sums import Average, Request, StepSums
 from stepscope.rules.statistics import PLAIN, Selection
 from stepscope.scope.reduce import Observed, Packed, Reducer
+from stepscope.scope.series import Series
 from stepscope.scope.shadow import Sample, Shadow
 
 __all__ = ["Observer", "Seen"]
@@ -37,7 +38,7 @@ class Observer:
     """Knows the averages of every tensor of an optimizer, and keeps those that the optimizer does not.
 
     chosen: the sums to measure.  clip: the size from which on a gradient's coordinate counts as clipped, 0 for none.
-    only: the tensors to look at; None for all.
+    only: the tensors to look at; None for all.  follows: compare each step with those before it.
     settled: the optimizer keeps all of them, so that steps which are not recorded need no look.
     steps: taken so far.  depth: of calls of `step` that are running.  recording: whether this step is measured.
     """
@@ -49,8 +50,10 @@ class Observer:
         chosen: Selection = PLAIN,
         clip: float = 0.0,
         only: Container[Tensor] | None = None,
+        follows: bool = False,
     ) -> None:
         self.optimizer = optimizer
+        self._follows = follows
         self._beta, self._clip, self._only = beta, clip, only
         self.steps = self.depth = 0
         self.recording = self.settled = False
@@ -65,6 +68,16 @@ class Observer:
         self._shadow = Shadow()
         self._averages: dict[Tensor, Average] = {}
         self._weights: dict[Tensor, Tensor] = {}
+        self._series = Series(self._whole_ones) if self._follows else None
+
+    def _everything(self) -> Iterator[Tensor]:
+        """The tensors there are to look at."""
+        for p in (p for group in self.optimizer.param_groups for p in group["params"]):
+            if (p.requires_grad or p.grad is not None) and (self._only is None or p in self._only):
+                yield p
+
+    def _whole_ones(self) -> Iterator[Tensor]:
+        return (p for p in self._everything() if p.numel() and self._whole(p))
 
     def before(self) -> None:
         """Prepare for a step."""
@@ -76,15 +89,35 @@ class Observer:
                 )
                 self.optimizer.request_sums(request)  # type: ignore[attr-defined]
         elif self.recording:
-            for p in (p for group in self.optimizer.param_groups for p in group["params"]):
-                if (p.requires_grad or p.grad is not None) and (self._only is None or p in self._only):
-                    self._weights[p] = p.detach().clone()
+            self._weights = {p: p.detach().clone() for p in self._everything()}
+        if self._series is not None:
+            self._series.before()
+
+    @property
+    def idle(self) -> bool:
+        """Whether a step that is not recorded needs no look."""
+        return self.settled and self._series is None
+
+    def skipped(self) -> None:
+        """The step that is over has changed nothing."""
+        self._weights = {}
+        if self._series is not None:
+            self._series.skip()
 
     def after(self) -> tuple[list[Tensor], Packed] | None:
         """What a recorded step was made of: the tensors that were measured, and their sums.
 
         Lets its gradients into the averages in any case.
         """
+        if self._series is not None:
+            self._series.after()
+        found = self._measured() if self.recording or not self.settled else None
+        if found is None or self._series is None:
+            return found
+        tensors, packed = found
+        return tensors, packed._replace(further=self._series.sums(tensors))
+
+    def _measured(self) -> tuple[list[Tensor], Packed] | None:
         weights, self._weights = self._weights, {}
         if not self._asks:
             seen = self.update()

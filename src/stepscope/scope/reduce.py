@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,12 +45,16 @@ class Observed(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """What a step measured, a row a tensor: sums[row, term], counts[row, ...] of all histograms end to end."""
+    """What a step measured, a row a tensor: sums[row, term], counts[row, ...] of all histograms end to end.
+
+    further: other additive sums, by name.
+    """
 
     sums: NDArray[np.float64]
     counts: NDArray[Any]
     numbers: list[Numbers]
     numel: list[int]
+    further: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 
 
 def named(parts: Sequence[Packed], chosen: Selection) -> Sums:
@@ -69,6 +74,8 @@ def named(parts: Sequence[Packed], chosen: Selection) -> Sums:
         found[name] = np.array([getattr(n, name) for n in numbers], float)
     for i, name in enumerate(("beta1", "beta2")):
         found[name] = np.array([n.betas[i] if n.raw else math.nan for n in numbers])
+    for name in parts[0].further:
+        found[name] = np.concatenate([part.further[name] for part in parts])
     return found
 
 

@@ -67,6 +67,8 @@ class Rows:
         """Add what a step measured of the tensors of these names."""
         self._waiting.append(_Step(step, names, packed))
         self._tensors += len(names)
+        if packed.sums[:, 0].any():  # of coordinates that are not finite: nobody should wait for the news
+            self._last = -math.inf
 
     @property
     def due(self) -> bool:
@@ -117,8 +119,8 @@ class Rows:
 def grouped(sums: Sums, keys: Sequence[Any]) -> tuple[Sums, list[Any]]:
     """The sums of all tensors with the same key, in the order of their first ones, and these keys.
 
-    Sums are additive. Those over a sample count for all coordinates of their tensor; `sampled` becomes the number of
-    these. What all coordinates of a tensor share, its step size for one, is NaN where the tensors differ.
+    Sums are additive. Those over a sample count for all coordinates of their tensor; `sampled` and `series_size` become
+    the number of these. What all coordinates of a tensor share, its step size for one, is NaN where the tensors differ.
     """
     places = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     owner = np.array([places[key] for key in keys])
@@ -131,7 +133,8 @@ def grouped(sums: Sums, keys: Sequence[Any]) -> tuple[Sums, list[Any]]:
             found[name] = _common(array, owner, len(places))
             continue
         if name not in _WHOLE:
-            array = array * (weight if array.ndim == 1 else weight[:, None])
+            scale = weight if not name.startswith("series_") else sums["numel"] / np.maximum(sums["series_size"], 1.0)
+            array = array * (scale if array.ndim == 1 else scale[:, None])
         total = np.zeros((len(places), *array.shape[1:]))
         np.add.at(total, owner, array)
         found[name] = total

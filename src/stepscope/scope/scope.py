@@ -15,6 +15,7 @@ from torch.optim.optimizer import Optimizer
 
 from stepscope.errors import UserError
 from stepscope.rules import Hyper
+from stepscope.scope.alarms import Alarm, Alarms
 from stepscope.scope.hooks import Hook, is_nested, unwrapped
 from stepscope.scope.instruments import Instrument, choose, needed
 from stepscope.scope.names import Only, names_of
@@ -78,6 +79,8 @@ class Scope:
     of that.
     beta: decay rate of the averages kept beside optimizers that keep no mean and second moment of their own. They see
     the raw gradients, of every step.
+    alarms: judge what is recorded (`scope.alarms`); a function is told of each alarm. Alarms are logged, kept in
+    `alarms`, and events of a recorded run.
     clip_value: what gradients are clipped to by `clip_grad_value_`, if they are: adds the column clipped_share.
     config: kept with a recorded run.
 
@@ -101,6 +104,7 @@ class Scope:
         layers: str | int | Callable[[str], str] = "tensor",
         beta: float = 0.9,
         clip_value: float | None = None,
+        alarms: bool | Callable[[Alarm], None] = True,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         several = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
@@ -129,6 +133,7 @@ class Scope:
             "layers": layers,
             "beta": beta,
             "clip_value": clip_value,
+            "alarms": alarms,
         }
         chosen = choose(self._options["instruments"])
         if clip_value:
@@ -139,8 +144,11 @@ class Scope:
         self._sink: Any = self._memory if run is None or self._folder else run
         self._model, self._every, self._config = model, every, dict(config or {})
         self._instruments = chosen
-        self._observers = [Observer(one, beta, needed(chosen), clip_value or 0.0, only) for one in optimizers]
-        self._rows = Rows(chosen, needed(chosen), label(layers))
+        follows = any(one.follows for one in chosen)
+        self._observers = [Observer(one, beta, needed(chosen), clip_value or 0.0, only, follows) for one in optimizers]
+        self._label = label(layers)
+        self._rows = Rows(chosen, needed(chosen), self._label)
+        self._judge = Alarms(alarms if callable(alarms) else None, self._is_matrix) if alarms else None
         self._handles: list[Any] = []
         self._reported = False
         self._forget()
@@ -148,6 +156,7 @@ class Scope:
     def _forget(self) -> None:
         """Let go of everything that belongs to the steps so far."""
         self._names: dict[Tensor, str] = {}
+        self._matrices: dict[str, bool] = {}
         self._notes: dict[str, float] = {}
         for observer in self._observers:
             observer.forget()
@@ -247,6 +256,13 @@ class Scope:
         unwritten = [{"step": self.steps, "layer": "", **self._notes}] if self._notes else []
         return [*self._memory.rows, *unwritten]
 
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The alarms that were raised, the last 1000."""
+        if self._handles:
+            self._write()
+        return list(self._judge.raised) if self._judge else []
+
     def note(self, **values: float) -> None:
         """Add run-level values, such as the loss, to the current step: call it after `optimizer.step()`.
 
@@ -261,6 +277,8 @@ class Scope:
         self._notes.update(numbers)
         if hasattr(self._every, "saw"):
             self._every.saw(self.steps, numbers)
+        if self._judge is not None:
+            self._tell(self._judge.noted(self.steps, numbers))
 
     def _described(self) -> dict[str, Any]:
         """The run's configuration: the caller's, and what the columns mean."""
@@ -320,7 +338,7 @@ class Scope:
         found = None
         # Observing comes first: if writing fails, the averages have seen the gradients all the same.
         try:
-            if observer.recording or not observer.settled:
+            if observer.recording or not observer.idle:
                 with torch.no_grad():
                     found = self._observe(observer)
         finally:
@@ -341,13 +359,38 @@ class Scope:
         if found_inf is not None and float(found_inf) != 0:
             if observer.recording:
                 self._notes["skipped"] = 1.0
+            observer.skipped()
             return None
         return observer.after()
 
     def _write(self) -> None:
-        """Hand the rows that wait to the sink."""
-        for step, layer, values in self._rows.take():
-            self._sink.write(step, layer, values)
+        """Hand the rows that wait to the sink, and judge them."""
+        rows, failure = self._rows.take(), None
+        for row in rows:
+            try:
+                self._sink.write(*row)
+            except Exception as error:  # of one row; the next ones may be taken
+                failure = failure or error
+        if self._judge is not None:
+            self._tell(self._judge.rows(rows))
+        if failure is not None:
+            raise failure
+
+    def _tell(self, alarms: Sequence[Alarm]) -> None:
+        """Add alarms to the events of the run, where the sink takes any."""
+        for alarm in alarms:
+            if hasattr(self._sink, "event"):
+                told = {"alarm": alarm.id, "step": alarm.step, "layer": alarm.layer, "evidence": alarm.evidence}
+                self._sink.event("alarm", **told, text=alarm.text, helps=alarm.helps)
+
+    def _is_matrix(self, layer: str) -> bool:
+        """Whether a layer has a matrix or kernel among its tensors."""
+        if layer not in self._matrices:
+            self._matrices = dict.fromkeys(self._names.values(), False)
+            for p, name in self._names.items():
+                place = self._label(name) if self._label else name
+                self._matrices[place] = self._matrices.get(place, False) or p.dim() > 1
+        return self._matrices.get(layer, False)
 
     def _named(self) -> dict[Tensor, str]:
         return names_of([observer.optimizer for observer in self._observers], self._model)
