@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stepscope.optim import moments
 from stepscope.optim.backends import cpu, eager
+from stepscope.optim.shards import extent
 from stepscope.optim.sums import Average, Measured, Request, StepSums
 from stepscope.rules import Rule, averages
 
@@ -86,7 +87,7 @@ class Dispatcher:
         if any(job.sparse for job in jobs) or not all(self._known(*item) for item in launches.items()):
             self._plans, self._batches = {}, {}  # something is not what it was: every tensor is looked at
             launches = self._launches(optimizer, jobs, reached, request)
-            self._batches = {program: cpu.Batch(work.streams) for program, work in launches.items()}
+            self._batches = {program: _batch(work) for program, work in launches.items()}
         for program, work in launches.items():
             counted = cpu.launch(program, self._batches[program], work.shared)
             for average in work.kept:
@@ -133,6 +134,10 @@ class Dispatcher:
             for dtype, chosen in plan.compiled.items():
                 _add(launches, optimizer, job, dtype, chosen, ts, request)
         return launches
+
+
+def _batch(work: _Launch) -> cpu.Batch:
+    return cpu.Batch(work.streams, None if eager.all_plain(work.owners) else list(map(extent, work.owners)))
 
 
 def _plan(optimizer: Any, job: Job) -> _Plan:

@@ -18,11 +18,12 @@ from stepscope.graph.numpy_namespace import NUMPY
 from stepscope.optim.backends import cpu
 from stepscope.optim.backends.eager import TORCH
 from stepscope.optim.moments import Numbers, flat, real_dtype
+from stepscope.optim.shards import Extent, size
 from stepscope.optim.sums import Measured
 from stepscope.rules.statistics import BINS, EVERYWHERE, HISTOGRAMS, SAMPLE_BLOCK, Step, period, statistics
 from stepscope.rules.statistics import Numbers as Shared
 
-__all__ = ["Observed", "Sums", "reduce"]
+__all__ = ["SHARED", "Observed", "Sums", "reduce"]
 
 Sums = Mapping[str, NDArray[np.float64]]
 
@@ -30,10 +31,14 @@ CPU_PIECE = 1 << 14  # elements: the 30 temporaries of 64 kB fit into a core's c
 DEVICE_PIECE = 1 << 21  # elsewhere the number of operations counts
 NAMES = tuple(statistics(NUMPY, Step(*[1.0] * len(Step._fields)), Shared(), raw=True).sums)
 WIDTH = len(HISTOGRAMS) * BINS
+SHARED = ("lr", "eps", "correction", "odds")  # numbers of a tensor's every coordinate; all others add up over its parts
 
 
 class Observed(NamedTuple):
-    """One tensor at one step: gradient, the two averages as they are kept, weights before and after the step."""
+    """One tensor at one step: gradient, the two averages as they are kept, weights before and after the step.
+
+    extent: of what it is a part, where it is one.
+    """
 
     g: Tensor
     mean: Tensor
@@ -41,6 +46,7 @@ class Observed(NamedTuple):
     before: Tensor
     after: Tensor
     numbers: Numbers
+    extent: Extent | None = None
 
 
 def reduce(tensors: Sequence[Observed], fused: Sequence[Measured] = ()) -> Sums:
@@ -50,32 +56,30 @@ def reduce(tensors: Sequence[Observed], fused: Sequence[Measured] = ()) -> Sums:
     Besides the sums of `statistics`: numel, the coordinates there are; lr, eps, correction, odds.
     """
     sums, counts = np.zeros((len(tensors), len(NAMES))), np.zeros((len(tensors), WIDTH))
-    compiled = [i for i, o in enumerate(tensors) if _fit(o)]
-    for chosen, measure in (
-        (compiled, _compiled),
-        ([i for i in range(len(tensors)) if i not in set(compiled)], _eager),
-    ):
+    full = [i for i, o in enumerate(tensors) if o.after.numel()]  # a shard may be empty
+    compiled = [i for i in full if _fit(tensors[i])]
+    for chosen, measure in ((compiled, _compiled), ([i for i in full if i not in set(compiled)], _eager)):
         if chosen:
             sums[chosen], counts[chosen] = measure([tensors[i] for i in chosen])
     numbers = [o.numbers for o in tensors]
-    numel = [_size(o.after) for o in tensors]
+    numel = [size(o.after) for o in tensors]
     for part in fused:
         order = [part.terms.index(name) for name in NAMES]
         sums = np.concatenate([sums, part.counted.sums[:, order]])
         counts = np.concatenate([counts, part.counted.counts.reshape(-1, WIDTH)])
         numbers += part.numbers
-        numel += list(map(_size, part.tensors))
+        numel += list(map(size, part.tensors))
     found = dict(zip(NAMES, sums.T, strict=True))
     for i, name in enumerate(HISTOGRAMS):
         found[name] = counts[:, i * BINS :][:, :BINS]
     found["numel"] = np.array(numel, float)
-    for name in ("lr", "eps", "correction", "odds"):
+    for name in SHARED:
         found[name] = np.array([getattr(n, name) for n in numbers])
     return found
 
 
-def _size(p: Tensor) -> int:
-    return p.numel() * (2 if p.is_complex() else 1)
+def _extent(o: Observed) -> Extent:
+    return o.extent or Extent(0, size(o.after))
 
 
 def _columns(o: Observed) -> list[Tensor]:
@@ -103,8 +107,9 @@ def _compiled(tensors: Sequence[Observed]) -> tuple[Any, Any]:
         alike.setdefault(cpu.measuring(o.after.dtype, o.mean.dtype, o.numbers.raw), []).append(i)
     for program, chosen in alike.items():
         streams = list(zip(*[_columns(tensors[i]) for i in chosen], strict=True))
+        extents = [_extent(tensors[i]) for i in chosen]
         shared = {n: cpu.shared(program, cpu.named(n.shared())) for n in {tensors[i].numbers for i in chosen}}
-        counted = cpu.launch(program, cpu.Batch(streams), [shared[tensors[i].numbers] for i in chosen])
+        counted = cpu.launch(program, cpu.Batch(streams, extents), [shared[tensors[i].numbers] for i in chosen])
         assert counted is not None
         sums[chosen] = counted.sums[:, [program.terms.index(name) for name in NAMES]]
         counts[chosen] = counted.counts.reshape(-1, WIDTH)
@@ -128,15 +133,16 @@ def _eager(tensors: Sequence[Observed]) -> tuple[Any, Any]:
     for sampled in (False, True):
         kinds: dict[torch.device, dict[tuple[torch.dtype, Numbers], dict[int, list[Tensor]]]] = {}
         for i, o in enumerate(tensors):
-            columns, every = _columns(o), period(_size(o.after))
+            columns, part = _columns(o), _extent(o)
+            every = period(part.whole)
             if not sampled and every == 1:
                 continue  # what is measured everywhere comes with the sample
-            fields = [_sample(x, every) for x in columns] if sampled else columns
+            fields = [_sample(x, every, part.start) for x in columns] if sampled else columns
             kinds.setdefault(o.after.device, {}).setdefault((real_dtype(o.after), o.numbers), {})[i] = fields
         for device, by_kind in kinds.items():
             found, counted = _measured(len(tensors), device, by_kind)
             if sampled:
-                whole = np.array([period(_size(o.after)) == 1 for o in tensors])
+                whole = np.array([period(_extent(o).whole) == 1 for o in tensors])
                 sums[:, EVERYWHERE:] += found[:, EVERYWHERE:]
                 sums[whole, :EVERYWHERE] += found[whole, :EVERYWHERE]
                 counts += counted
@@ -145,13 +151,22 @@ def _eager(tensors: Sequence[Observed]) -> tuple[Any, Any]:
     return sums, counts
 
 
-def _sample(x: Tensor, every: int) -> Tensor:
-    """Every how manyth block of a flat tensor, end to end."""
+def _sample(x: Tensor, every: int, start: int = 0) -> Tensor:
+    """Every how manyth block of a flat tensor that begins at `start`, end to end."""
     if every == 1:
         return x
-    whole = x.numel() // SAMPLE_BLOCK
-    blocks = x[: whole * SAMPLE_BLOCK].view(whole, SAMPLE_BLOCK)[::every].reshape(-1)
-    return torch.cat([blocks, x[whole * SAMPLE_BLOCK :]]) if whole % every == 0 else blocks
+    parts = []
+    first, head = divmod(start, SAMPLE_BLOCK)
+    if head:  # the rest of a block that began elsewhere
+        head = min(SAMPLE_BLOCK - head, x.numel())
+        parts += [x[:head]] if first % every == 0 else []
+        first += 1
+    whole = (x.numel() - head) // SAMPLE_BLOCK
+    end = head + whole * SAMPLE_BLOCK
+    parts.append(x[head:end].view(whole, SAMPLE_BLOCK)[-first % every :: every].reshape(-1))
+    if (first + whole) % every == 0:
+        parts.append(x[end:])
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _measured(

@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +19,8 @@ from stepscope.scope.hooks import Hook, is_nested, unwrapped
 from stepscope.scope.instruments import INSTRUMENTS, read
 from stepscope.scope.names import names_of
 from stepscope.scope.observer import Observer
+from stepscope.scope.sharded import leads, refuse_flattened
+from stepscope.scope.trackers import Tracker
 
 if TYPE_CHECKING:
     from stepscope.store import Run, Sink
@@ -71,6 +73,9 @@ class Scope:
     beta: decay rate of the averages kept beside optimizers that keep no mean and second moment of their own. They see
     the raw gradients, of every step.
     config: kept with a recorded run.
+    sinks: further sinks, and trackers (see `Tracker`): a TensorBoard writer, a wandb or MLflow run, a Lightning logger.
+    writes: whether this process writes. By default only rank 0 of `torch.distributed` does. Attach a scope in every
+    process: of sharded parameters (`fully_shard`) each measures its own part.
 
     stepscope's optimizers measure their steps while they take them. Beside any other one, a recorded step holds a
     second copy of the weights until it is over. Scopes on several optimizers work side by side.
@@ -90,6 +95,8 @@ class Scope:
         every: int | Callable[[int], bool] = 1,
         beta: float = 0.9,
         config: Mapping[str, Any] | None = None,
+        sinks: Iterable[Any] = (),
+        writes: bool | None = None,
     ) -> None:
         self._optimizer = unwrapped(optimizer)
         if not isinstance(self._optimizer, Optimizer):
@@ -103,9 +110,11 @@ class Scope:
         self._folder = Path(run) if isinstance(run, str | os.PathLike) else None
         if self._folder is None and run is not None and not hasattr(run, "write"):
             raise UserError(f"run must be a folder or a sink with write, flush and close, got {type(run).__name__}.")
+        self._others = [sink if hasattr(sink, "write") else Tracker(sink) for sink in sinks]
         self._memory = Memory()
         self._sink: Any = self._memory if run is None or self._folder else run
         self._model, self._every, self._beta, self._config = model, every, beta, dict(config or {})
+        self._writes = writes
         self.steps = 0
         self._handles: list[Any] = []
         self._reported = False
@@ -118,14 +127,20 @@ class Scope:
         self._names: dict[Tensor, str] = {}
         self._notes: dict[str, float] = {}
         self._observer = Observer(self._optimizer, self._beta)
+        self._active = True
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def attach(self) -> Self:
         """Start observing; a second call does nothing."""
         if not self._handles:
+            refuse_flattened(self._model)
             self._names = names_of(self._optimizer, self._model)
-            if self._folder:
+            self._active = leads() if self._writes is None else self._writes
+            every = self._every if isinstance(self._every, int) else "a function"
+            setup = f"every={every}, beta={self._beta}, {self.steps} steps seen"
+            self._observer = Observer(self._optimizer, self._beta, writes=self._active, setup=setup)
+            if self._folder and self._active:
                 from stepscope.store import RunWriter
 
                 self._sink = RunWriter(self._folder, config=self._described(), tensors=list(self._tensors()))
@@ -151,9 +166,9 @@ class Scope:
     def _finish(self, status: str) -> None:
         try:
             self._write(self.steps, "", self._notes)
-            self._sink.flush()
+            self._to_sinks(lambda sink: sink.flush())
         finally:
-            if self._folder:
+            if self._folder and self._active:
                 self._sink.close(status)
 
     def __enter__(self) -> Self:
@@ -177,7 +192,7 @@ class Scope:
             raise UserError("this scope records to no folder: give Scope(..., run='folder'), or read scope.rows.")
         from stepscope.store import Run
 
-        if self._handles:
+        if self._handles and self._active:
             self._sink.flush()
         return Run(self._folder)
 
@@ -260,20 +275,30 @@ class Scope:
         if self._recording:
             self._notes["lr"] = float(self._optimizer.param_groups[0]["lr"])
         found_inf = getattr(self._optimizer, "found_inf", None)  # set by GradScaler for optimizers that unscale
-        if found_inf is not None and float(found_inf) != 0:
-            if self._recording:
-                self._notes["skipped"] = 1.0
-            return {}
-        found = self._observer.after(self._recording)
-        if found is None:
+        skipped = found_inf is not None and float(found_inf) != 0
+        if skipped and self._recording:
+            self._notes["skipped"] = 1.0
+        found = self._observer.after(self._recording, skipped=skipped)
+        if found is None or not self._active:
             return {}
         tensors, sums = found
         columns = {name: values.tolist() for name, values in read(sums).items()}
         return {p: {name: values[i] for name, values in columns.items()} for i, p in enumerate(tensors)}
 
     def _write(self, step: int, layer: str, values: Mapping[str, float]) -> None:
-        if values:
-            self._sink.write(step, layer, values)
+        if values and self._active:
+            self._to_sinks(lambda sink: sink.write(step, layer, values))
+
+    def _to_sinks(self, act: Callable[[Any], None]) -> None:
+        """Serve every sink, then raise the first failure of one."""
+        failures = []
+        for sink in (self._sink, *self._others):
+            try:
+                act(sink)
+            except Exception as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
 
     def _name(self, p: Tensor) -> str:
         if p not in self._names:  # a parameter group that was added later
