@@ -17,8 +17,8 @@ from stepscope.optim.moments import Layout, Numbers, kept_by_optimizer, numbers,
 from stepscope.optim.shards import extent
 from stepscope.optim.sums import Average, Request, StepSums
 from stepscope.scope.reduce import Observed, Sums, reduce
-from stepscope.scope.sharded import Peers, sharded, totals
 from stepscope.scope.shadow import Sample, Shadow
+from stepscope.scope.sharded import Peers, sharded, totals
 
 __all__ = ["Observer", "Seen"]
 
