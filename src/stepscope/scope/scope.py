@@ -110,7 +110,7 @@ class Scope:
         self._folder = Path(run) if isinstance(run, str | os.PathLike) else None
         if self._folder is None and run is not None and not hasattr(run, "write"):
             raise UserError(f"run must be a folder or a sink with write, flush and close, got {type(run).__name__}.")
-        self._others = [sink if hasattr(sink, "write") else Tracker(sink) for sink in sinks]
+        self._wanted, self._others = tuple(sinks), list[Any]()
         self._memory = Memory()
         self._sink: Any = self._memory if run is None or self._folder else run
         self._model, self._every, self._beta, self._config = model, every, beta, dict(config or {})
@@ -125,7 +125,7 @@ class Scope:
         self._depth = 0
         self._recording = False
         self._names: dict[Tensor, str] = {}
-        self._notes: dict[str, float] = {}
+        self._notes: dict[str, float | Tensor] = {}
         self._observer = Observer(self._optimizer, self._beta)
         self._active = True
 
@@ -140,6 +140,8 @@ class Scope:
             every = self._every if isinstance(self._every, int) else "a function"
             setup = f"every={every}, beta={self._beta}, {self.steps} steps seen"
             self._observer = Observer(self._optimizer, self._beta, writes=self._active, setup=setup)
+            if self._active:
+                self._others = [sink if hasattr(sink, "write") else Tracker(sink) for sink in self._wanted]
             if self._folder and self._active:
                 from stepscope.store import RunWriter
 
@@ -161,11 +163,12 @@ class Scope:
             self._handles = []
             self._finish(status)
             self._forget()
+            self._others = []
 
     @_guarded
     def _finish(self, status: str) -> None:
         try:
-            self._write(self.steps, "", self._notes)
+            self._write(self.steps, "", _numbers(self._notes))
             self._to_sinks(lambda sink: sink.flush())
         finally:
             if self._folder and self._active:
@@ -199,8 +202,13 @@ class Scope:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Rows kept in memory (run=None): step, layer and the values by name."""
-        unwritten = [{"step": self.steps, "layer": "", **self._notes}] if self._notes else []
+        unwritten = [{"step": self.steps, "layer": "", **_numbers(self._notes)}] if self._notes else []
         return [*self._memory.rows, *unwritten] if self._sink is self._memory else []
+
+    @property
+    def recording(self) -> bool:
+        """Whether the step that is running, or else the last one, is recorded."""
+        return self._recording
 
     def note(self, **values: float) -> None:
         """Add run-level values, such as the loss, to the current step: call it after `optimizer.step()`.
@@ -212,7 +220,7 @@ class Scope:
 
     @_guarded
     def _note(self, values: Mapping[str, float]) -> None:
-        self._notes.update({name: float(value) for name, value in values.items()})
+        self._notes.update({name: _number(value) for name, value in values.items()})
 
     def _described(self) -> dict[str, Any]:
         """The run's configuration: the caller's, and what the columns mean."""
@@ -257,7 +265,7 @@ class Scope:
         if self._depth == 0:
             return  # attached while this step was running
         self._depth = 0
-        notes, self._notes = self._notes, {}
+        notes, self._notes = _numbers(self._notes), {}
         self.steps += 1
         rows = {}
         # Observing comes first: if writing fails, the averages have seen the gradients all the same.
@@ -304,6 +312,17 @@ class Scope:
         if p not in self._names:  # a parameter group that was added later
             self._names = names_of(self._optimizer, self._model)
         return self._names[p]
+
+
+def _number(value: Any) -> float | Tensor:
+    """A number, or a copy of one that is on a device: reading it now would wait for the device."""
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        return value.detach().clone()
+    return float(value)
+
+
+def _numbers(values: Mapping[str, float | Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
 
 
 def _detached(optimizer: Optimizer, model: nn.Module | None, every: int | Callable[[int], bool], beta: float) -> Scope:
