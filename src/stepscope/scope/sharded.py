@@ -204,7 +204,9 @@ def leads() -> bool:
 
 def refuse_flattened(model: nn.Module | None) -> None:
     """Raise UserError for parameters whose parts cannot be told from tensors of their own."""
-    if any(type(module).__name__ == "FullyShardedDataParallel" for module in (model.modules() if model else ())):
+    if any(
+        type(module).__name__ == "FullyShardedDataParallel" for module in ([] if model is None else model.modules())
+    ):
         raise UserError(
             "FullyShardedDataParallel flattens parameters and shows each process a part that looks like the whole. "
             "Shard the model with torch.distributed.fsdp.fully_shard instead, which Scope measures."
