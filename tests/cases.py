@@ -1,13 +1,15 @@
 """The one table of methods that general tests run over."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stepscope import optim
 
-__all__ = ["CASES", "TORCH_TWINS", "Case"]
+__all__ = ["CASES", "TORCH_TWINS", "Case", "bits"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,12 @@ CASES = [
     Case("adam-one-beta", optim.AdamOneBeta, {"lr": 1e-2}),
 ]
 TORCH_TWINS = [case for case in CASES if case.theirs is not None]
+
+
+def bits(value: Any) -> Any:
+    """A comparable copy of anything in a state_dict, tensors by their bits."""
+    if isinstance(value, Tensor):
+        return (value.dtype, tuple(value.shape), value.detach().numpy().tobytes())
+    if isinstance(value, Mapping):
+        return {key: bits(item) for key, item in value.items()}
+    return [bits(item) for item in value] if isinstance(value, list | tuple | Tensor) else value

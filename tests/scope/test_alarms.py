@@ -303,10 +303,10 @@ def saturation(seed: int) -> list[Alarm]:
 
 
 def growing_gradient(seed: int) -> list[Alarm]:
-    """A loss that is scaled up by half at each step, and a second moment that follows slowly."""
+    """A loss that is scaled up twofold at each step, and a second moment that follows slowly."""
     model, optimizer, plain = perceptron(lambda p: torch.optim.Adam(p, lr=1e-4, betas=(0.5, 0.999)), seed)
     count = iter(range(100))
-    return train(model, optimizer, lambda: 1.5 ** next(count) * plain(), 20)
+    return train(model, optimizer, lambda: 2.0 ** next(count) * plain(), 20)
 
 
 def outlier(seed: int) -> list[Alarm]:

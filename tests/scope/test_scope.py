@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.cases import CASES
+from tests.cases import CASES, bits
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
@@ -66,15 +66,6 @@ OTHERS: list[tuple[str, Make]] = [
     ("torch-lbfgs", lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=3)),
 ]
 EVERYONE = OTHERS + [(str(case), lambda p, case=case: case.ours(p, **case.options)) for case in CASES]
-
-
-def bits(value: Any) -> Any:
-    """A comparable copy of anything in a state_dict, tensors by their bits."""
-    if isinstance(value, Tensor):
-        return (value.dtype, tuple(value.shape), value.detach().numpy().tobytes())
-    if isinstance(value, Mapping):
-        return {key: bits(item) for key, item in value.items()}
-    return [bits(item) for item in value] if isinstance(value, list | tuple | Tensor) else value
 
 
 def train(make: Make, scope: Callable[[Optimizer, nn.Module], Any] | None) -> tuple[Any, ...]:

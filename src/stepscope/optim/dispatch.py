@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stepscope.optim import moments
 from stepscope.optim.backends import cpu, eager
+from stepscope.optim.shards import extent
 from stepscope.optim.sums import Average, Measured, Request, StepSums
 from stepscope.optim.watch import GRADIENT, Watch, identical
 from stepscope.rules import Rule, averages
@@ -79,7 +80,8 @@ class _Launch:
 
     def close(self) -> None:
         """All tensors are there. Nothing here keeps a gradient alive."""
-        self.batch = cpu.Batch(self._streams)
+        extents = None if eager.all_plain(self.owners) else list(map(extent, self.owners))
+        self.batch = cpu.Batch(self._streams, extents)
         thetas, self._streams = self._streams[0], []
         self.changed = thetas if eager.all_plain(self.owners) else [*thetas, *self.owners]
 

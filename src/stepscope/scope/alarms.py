@@ -87,13 +87,14 @@ ALARMS: tuple[Rule, ...] = (
         "({still_share:.0%} have no gradient at all): their steps are those of momentum SGD, "
         "smaller than the learning rate says.",
         "Lower eps to 1e-8 or less, or scale the loss up.",
+        weights=True,
     ),
     Rule(
         "update_too_large",
         ("update_to_weight", "lr"),
-        1.0,
+        2.0,
         lambda v, limit: v["update_to_weight"] > limit,
-        2,
+        1,
         "{layer}: a step changes the weights by {update_to_weight:.2g} of their size.",
         "Lower the learning rate, or warm it up; ratios near 0.001 are usual.",
         weights=True,
@@ -141,7 +142,7 @@ ALARMS: tuple[Rule, ...] = (
         "variance_negative",
         ("variance_negative_share", "update_abs_mean_per_lr_without_decay"),
         0.5,
-        lambda v, limit: v["variance_negative_share"] > limit and v["update_abs_mean_per_lr_without_decay"] > 1.6,
+        lambda v, limit: v["variance_negative_share"] > limit and v["update_abs_mean_per_lr_without_decay"] > 1.5,
         5,
         "{layer}: v < m^2 for {variance_negative_share:.0%} of the coordinates, so that steps exceed the learning rate "
         "({update_abs_mean_per_lr_without_decay:.2g} of it on average).",

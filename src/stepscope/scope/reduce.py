@@ -21,10 +21,11 @@ from torch import Tensor
 from stepscope.optim.backends import cpu
 from stepscope.optim.backends.eager import TORCH
 from stepscope.optim.moments import Numbers, flat, real_dtype
+from stepscope.optim.shards import Extent, size
 from stepscope.optim.sums import Measured
 from stepscope.rules.statistics import EVERYWHERE, PLAIN, SAMPLE_BLOCK, Selection, Step, bins_of, period, statistics
 
-__all__ = ["Observed", "Packed", "Reducer", "Sums", "named", "reduce"]
+__all__ = ["SHARED", "Observed", "Packed", "Reducer", "Sums", "joined", "named", "reduce"]
 
 Sums = Mapping[str, NDArray[np.float64]]
 
@@ -34,7 +35,10 @@ FRAMES = 8  # kept: a run has few sets of tensors with a gradient
 
 
 class Observed(NamedTuple):
-    """One tensor at one step: gradient, the two averages as they are kept, weights before and after the step."""
+    """One tensor at one step: gradient, the two averages as they are kept, weights before and after the step.
+
+    extent: of what it is a part, where it is one.
+    """
 
     g: Tensor
     mean: Tensor
@@ -42,6 +46,7 @@ class Observed(NamedTuple):
     before: Tensor
     after: Tensor
     numbers: Numbers
+    extent: Extent | None = None
 
 
 class Packed(NamedTuple):
@@ -55,6 +60,63 @@ class Packed(NamedTuple):
     numbers: list[Numbers]
     numel: list[int]
     further: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
+
+    def take(self, rows: Sequence[int]) -> "Packed":
+        """These rows."""
+        place = np.array(rows, int)
+        further = {name: values[place] for name, values in self.further.items()}
+        numbers, numel = [self.numbers[i] for i in rows], [self.numel[i] for i in rows]
+        return Packed(self.sums[place], self.counts[place], numbers, numel, further)
+
+    def table(self) -> NDArray[np.float64]:
+        """All of it as numbers: what adds up over the parts of a tensor, then SHARED numbers that these have in
+        common."""
+        rows = len(self.numel)
+        numbers = np.array([_floats(n) for n in self.numbers]).reshape(rows, SHARED)
+        further = (
+            [np.reshape(values, (rows, -1)) for values in self.further.values()]
+            if rows
+            else [np.zeros((0, int(np.prod(values.shape[1:])))) for values in self.further.values()]
+        )
+        return np.concatenate([self.sums, self.counts, np.reshape(self.numel, (rows, 1)), *further, numbers], 1)
+
+    def of_table(self, table: NDArray[np.float64]) -> "Packed":
+        """What such a table says, of other rows than these."""
+        widths = [self.sums.shape[1], self.counts.shape[1], 1]
+        widths += [int(np.prod(values.shape[1:])) for values in self.further.values()]
+        sums, counts, numel, *further, numbers = np.split(table, np.cumsum(widths), 1)
+        shaped = {
+            name: values.reshape(len(table), *old.shape[1:])
+            for (name, old), values in zip(self.further.items(), further, strict=True)
+        }
+        return Packed(sums, counts, list(map(_numbers, numbers.tolist())), numel[:, 0].astype(int).tolist(), shaped)
+
+
+def joined(one: Packed, other: Packed) -> Packed:
+    """The rows of both."""
+    return Packed(
+        np.concatenate([one.sums, other.sums]),
+        np.concatenate([one.counts, other.counts]),
+        one.numbers + other.numbers,
+        one.numel + other.numel,
+        {name: np.concatenate([values, other.further[name]]) for name, values in one.further.items()},
+    )
+
+
+SHARED = len(Numbers._fields) + 1  # columns of a tensor's numbers in a table: the betas are two
+
+
+def _floats(n: Numbers) -> list[float]:
+    flat_numbers = n._asdict()
+    return [float(x) for value in flat_numbers.values() for x in (value if isinstance(value, tuple) else (value,))]
+
+
+def _numbers(row: list[float]) -> Numbers:
+    values: dict[str, Any] = {}
+    rest = iter(row)
+    for name, kind in Numbers.__annotations__.items():
+        values[name] = (next(rest), next(rest)) if "tuple" in str(kind) else next(rest)
+    return Numbers(**{**values, **{n: bool(values[n]) for n in ("raw", "flip", "ascends")}, "t": int(values["t"])})
 
 
 def named(parts: Sequence[Packed], chosen: Selection) -> Sums:
@@ -107,7 +169,7 @@ class Reducer:
         """
         terms, width = len(self.chosen.terms), _starts(self.chosen)[-1]
         sums, counts = np.zeros((len(tensors), terms)), np.zeros((len(tensors), width), np.int32)
-        fit = [_fit(o) for o in tensors]
+        fit = [_fit(o) if o.after.numel() else None for o in tensors]  # a shard may be empty
         for kind, measure in ((True, self._compiled), (False, self._eager)):
             chosen = [i for i, fits in enumerate(fit) if fits is kind]
             if len(chosen) == len(tensors) > 0:
@@ -115,13 +177,13 @@ class Reducer:
             elif chosen:
                 sums[chosen], counts[chosen] = measure([tensors[i] for i in chosen])
         numbers = [o.numbers for o in tensors]
-        numel = [_size(o.after) for o in tensors]
+        numel = [size(o.after) for o in tensors]
         for part in fused:
             assert part.chosen == self.chosen
             sums = np.concatenate([sums, part.counted.sums])
             counts = np.concatenate([counts, self._closed(part.counted.counts, part.starts)])
             numbers += part.numbers
-            numel += list(map(_size, part.tensors))
+            numel += list(map(size, part.tensors))
         return Packed(sums, counts, numbers, numel)
 
     def _closed(self, counts: NDArray[np.int32], starts: Sequence[int]) -> NDArray[np.int32]:
@@ -147,12 +209,13 @@ class Reducer:
         return sums, counts
 
     def _launched(self, program: cpu.Program, tensors: Sequence[Observed]) -> tuple[Any, Any]:
-        sizes = tuple(_size(o.after) for o in tensors)
-        frame = self._frames.get((program, sizes))
+        sizes = tuple(size(o.after) for o in tensors)
+        extents = tuple(_extent(o) for o in tensors)
+        frame = self._frames.get((program, sizes, extents))
         if frame is None:
             if len(self._frames) >= FRAMES:
                 self._frames.clear()
-            frame = self._frames[program, sizes] = cpu.Frame(sizes, len(Step._fields))
+            frame = self._frames[program, sizes, extents] = cpu.Frame(sizes, len(Step._fields), extents)
         columns = [[_dense(x) for x in o[:5]] for o in tensors]  # kept until the kernel has run
         frame.table[:, 1:] = [[x.data_ptr() for x in column] for column in columns]
         shared = {n: program.shared(cpu.named(n.shared())) for n in {o.numbers for o in tensors}}
@@ -169,15 +232,16 @@ class Reducer:
         for sampled in (False, True):
             kinds: dict[torch.device, dict[tuple[torch.dtype, Numbers], dict[int, list[Tensor]]]] = {}
             for i, o in enumerate(tensors):
-                columns, every = _columns(o), period(_size(o.after))
+                columns, part = _columns(o), _extent(o)
+                every = period(part.whole)
                 if not sampled and every == 1:
                     continue  # what is measured everywhere comes with the sample
-                fields = [_sample(x, every) for x in columns] if sampled else columns
+                fields = [_sample(x, every, part.start) for x in columns] if sampled else columns
                 kinds.setdefault(o.after.device, {}).setdefault((real_dtype(o.after), o.numbers), {})[i] = fields
             for device, by_kind in kinds.items():
                 found, counted = _measured(len(tensors), device, by_kind, self.chosen)
                 if sampled:
-                    whole = np.array([period(_size(o.after)) == 1 for o in tensors])
+                    whole = np.array([period(_extent(o).whole) == 1 for o in tensors])
                     sums[:, EVERYWHERE:] += found[:, EVERYWHERE:]
                     sums[whole, :EVERYWHERE] += found[whole, :EVERYWHERE]
                     counts += counted
@@ -186,8 +250,8 @@ class Reducer:
         return sums, counts
 
 
-def _size(p: Tensor) -> int:
-    return p.numel() * (2 if p.is_complex() else 1)
+def _extent(o: Observed) -> Extent:
+    return o.extent or Extent(0, size(o.after))
 
 
 def _columns(o: Observed) -> list[Tensor]:
@@ -229,13 +293,22 @@ class _Piece(NamedTuple):
     stop: int
 
 
-def _sample(x: Tensor, every: int) -> Tensor:
-    """Every how manyth block of a flat tensor, end to end."""
+def _sample(x: Tensor, every: int, start: int = 0) -> Tensor:
+    """Every how manyth block of a flat tensor that begins at `start`, end to end."""
     if every == 1:
         return x
-    whole = x.numel() // SAMPLE_BLOCK
-    blocks = x[: whole * SAMPLE_BLOCK].view(whole, SAMPLE_BLOCK)[::every].reshape(-1)
-    return torch.cat([blocks, x[whole * SAMPLE_BLOCK :]]) if whole % every == 0 else blocks
+    parts = []
+    first, head = divmod(start, SAMPLE_BLOCK)
+    if head:  # the rest of a block that began elsewhere
+        head = min(SAMPLE_BLOCK - head, x.numel())
+        parts += [x[:head]] if first % every == 0 else []
+        first += 1
+    whole = (x.numel() - head) // SAMPLE_BLOCK
+    end = head + whole * SAMPLE_BLOCK
+    parts.append(x[head:end].view(whole, SAMPLE_BLOCK)[-first % every :: every].reshape(-1))
+    if (first + whole) % every == 0:
+        parts.append(x[end:])
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _measured(
@@ -268,15 +341,15 @@ def _blocks(fields: Mapping[int, Sequence[Tensor]], device: torch.device) -> Ite
     if device.type == "cpu" and (threads := torch.get_num_threads()) > 1:
         limit *= 2 * threads  # torch gives a thread no less than 2^15
     block: list[_Piece] = []
-    size = 0
+    length = 0
     for i, (g, *_) in fields.items():
         for start in range(0, g.numel(), largest):
             piece = _Piece(i, start, min(start + largest, g.numel()))
-            if block and size + piece.stop - start > limit:
+            if block and length + piece.stop - start > limit:
                 yield block
-                block, size = [], 0
+                block, length = [], 0
             block.append(piece)
-            size += piece.stop - start
+            length += piece.stop - start
     if block:
         yield block
 

@@ -1,9 +1,11 @@
 """`Scope`: watches every `optimizer.step()` and writes what it was made of."""
+# Long because all that users call is in one class, with its documentation.
 
 import functools
 import logging
 import os
 import traceback
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +18,16 @@ from torch.optim.optimizer import Optimizer
 from stepscope.errors import UserError
 from stepscope.rules import Hyper
 from stepscope.scope.alarms import Alarm, Alarms
+from stepscope.scope.demand import OnDemand
 from stepscope.scope.hooks import Hook, is_nested, unwrapped
 from stepscope.scope.instruments import Instrument, choose, needed
 from stepscope.scope.names import Only, names_of
 from stepscope.scope.observer import Observer
+from stepscope.scope.outlets import Memory, Outlets
 from stepscope.scope.reduce import Packed
 from stepscope.scope.rows import Rows, described, label
+from stepscope.scope.sharded import leads, refuse_flattened
+from stepscope.scope.trackers import Tracker
 
 if TYPE_CHECKING:
     from stepscope.store import Run, Sink
@@ -31,30 +37,13 @@ __all__ = ["Scope"]
 log = logging.getLogger("stepscope.scope")
 
 
-class Memory:
-    """A sink that keeps rows as dictionaries: step, layer and the values."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def write(self, step: int, layer: str, values: Mapping[str, float]) -> None:
-        """Keep one row."""
-        self.rows.append({"step": step, "layer": layer, **values})
-
-    def flush(self) -> None:
-        """Rows are there at once."""
-
-    def close(self) -> None:
-        """Rows stay."""
-
-
 def _guarded(method: Callable[..., None]) -> Callable[..., None]:
     """A failure to observe is reported once and never reaches the training loop."""
 
     @functools.wraps(method)
-    def run(self: "Scope", *args: Any) -> None:
+    def run(self: "Scope", *args: Any, **options: Any) -> None:
         try:
-            method(self, *args)
+            method(self, *args, **options)
         except Exception:
             if not self._reported:
                 self._reported = True
@@ -83,6 +72,9 @@ class Scope:
     `alarms`, and events of a recorded run.
     clip_value: what gradients are clipped to by `clip_grad_value_`, if they are: adds the column clipped_share.
     config: kept with a recorded run.
+    sinks: further sinks, and trackers (see `Tracker`): a TensorBoard writer, a wandb or MLflow run, a Lightning logger.
+    writes: whether this process writes. By default only rank 0 of `torch.distributed` does. Attach a scope in every
+    process: of sharded parameters (`fully_shard`) each measures its own part.
 
     stepscope's optimizers measure their steps while they take them. Beside any other one, a recorded step holds a
     second copy of the weights until it is over. Of several optimizers, each counts its own steps.
@@ -106,6 +98,8 @@ class Scope:
         clip_value: float | None = None,
         alarms: bool | Callable[[Alarm], None] = True,
         config: Mapping[str, Any] | None = None,
+        sinks: Iterable[Any] = (),
+        writes: bool | None = None,
     ) -> None:
         several = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
         optimizers = [unwrapped(one) for one in several]
@@ -140,6 +134,8 @@ class Scope:
             chosen += tuple(one for one in choose("clipping") if one not in chosen)
         patterns = [[part] if isinstance(part, str) else list(part) for part in (include, exclude)]
         only = Only(patterns[0], patterns[1], self._name) if patterns != [["*"], []] else None
+        self._wanted, self._outlets = tuple(sinks), Outlets()
+        self._writes, self._active = writes, True
         self._memory = Memory()
         self._sink: Any = self._memory if run is None or self._folder else run
         self._model, self._every, self._config = model, every, dict(config or {})
@@ -147,6 +143,7 @@ class Scope:
         follows = any(one.follows for one in chosen)
         self._observers = [Observer(one, beta, needed(chosen), clip_value or 0.0, only, follows) for one in optimizers]
         self._label = label(layers)
+        self._demand = OnDemand(self._observers, model)
         self._rows = Rows(chosen, needed(chosen), self._label)
         self._judge = Alarms(alarms if callable(alarms) else None, self._is_matrix) if alarms else None
         self._handles: list[Any] = []
@@ -157,9 +154,11 @@ class Scope:
         """Let go of everything that belongs to the steps so far."""
         self._names: dict[Tensor, str] = {}
         self._matrices: dict[str, bool] = {}
-        self._notes: dict[str, float] = {}
+        self._notes: dict[str, float | Tensor] = {}
+        self._ahead: dict[str, float] = {}  # of the step that comes
+        self._samples = 0
         for observer in self._observers:
-            observer.forget()
+            observer.begin()
 
     @property
     def steps(self) -> int:
@@ -176,18 +175,30 @@ class Scope:
     def attach(self) -> Self:
         """Start observing; a second call does nothing."""
         if not self._handles:
+            refuse_flattened(self._model)
             self._names = self._named()
-            if self._folder:
-                from stepscope.store import RunWriter
+            self._active = leads() if self._writes is None else self._writes
+            if self._active:
+                if self._folder:
+                    from stepscope.store import RunWriter
 
-                self._sink = RunWriter(self._folder, config=self._described(), tensors=list(self._tensors()))
+                    self._sink = RunWriter(self._folder, config=self._described(), tensors=list(self._tensors()))
+                others = [sink if hasattr(sink, "write") else Tracker(sink) for sink in self._wanted]
+                self._outlets = Outlets([self._sink, *others])
             for observer in self._observers:
+                observer.begin(writes=self._active, setup=f"{self._setup()}, {observer.steps} steps seen")
                 before, after = self._around(observer)
                 self._handles += [
                     observer.optimizer.register_step_pre_hook(Hook(before)),
                     observer.optimizer.register_step_post_hook(Hook(after)),
                 ]
         return self
+
+    def _setup(self) -> str:
+        """What has to be the same in every process."""
+        every = self._every if isinstance(self._every, int) else "a function"
+        columns = zlib.crc32(" ".join(one.name for one in self._instruments).encode())
+        return f"every={every}, beta={self._options['beta']}, instruments {columns:x}"
 
     def _around(self, observer: Observer) -> tuple[Callable[[], None], Callable[[], None]]:
         def before() -> None:
@@ -209,16 +220,17 @@ class Scope:
             self._handles = []
             self._finish(status)
             self._forget()
+            self._outlets = Outlets()
 
     @_guarded
     def _finish(self, status: str) -> None:
         try:
             if self._notes:
-                self._rows.note(self.steps, self._notes)
+                self._rows.note(self.steps, _numbers(self._notes))
             self._write()
-            self._sink.flush()
+            self._outlets.flush()
         finally:
-            if self._folder:
+            if self._folder and self._active:
                 self._sink.close(status)
 
     def __enter__(self) -> Self:
@@ -242,7 +254,7 @@ class Scope:
             raise UserError("this scope records to no folder: give Scope(..., run='folder'), or read scope.rows.")
         from stepscope.store import Run
 
-        if self._handles:
+        if self._handles and self._active:
             self._write()
             self._sink.flush()
         return Run(self._folder)
@@ -253,8 +265,13 @@ class Scope:
         if self._sink is not self._memory:
             return []
         self._write()
-        unwritten = [{"step": self.steps, "layer": "", **self._notes}] if self._notes else []
+        unwritten = [{"step": self.steps, "layer": "", **_numbers(self._notes)}] if self._notes else []
         return [*self._memory.rows, *unwritten]
+
+    @property
+    def recording(self) -> bool:
+        """Whether the step that is running, or else the last one, is recorded."""
+        return any(observer.recording for observer in self._observers)
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -273,12 +290,46 @@ class Scope:
 
     @_guarded
     def _note(self, values: Mapping[str, float]) -> None:
-        numbers = {name: float(value) for name, value in values.items()}
-        self._notes.update(numbers)
+        noted = {name: _number(value) for name, value in values.items()}
+        self._notes.update(noted)
+        at_hand = {name: value for name, value in noted.items() if not isinstance(value, Tensor)}
         if hasattr(self._every, "saw"):
-            self._every.saw(self.steps, numbers)
-        if self._judge is not None:
-            self._tell(self._judge.noted(self.steps, numbers))
+            self._every.saw(self.steps, at_hand)
+        if self._judge is not None and self._active:
+            self._tell(self._judge.noted(self.steps, at_hand))
+
+    # --- on demand ----------------------------------------------------------------------------------------------------
+
+    @_guarded
+    def curvature(self, loss: Callable[[], Tensor], *, every: int = 1, iterations: int = 20, probes: int = 8) -> None:
+        """Note the curvature of the loss that `loss()` returns, and how close the optimizer is to instability.
+
+        Call it before `optimizer.step()`; it acts at the first and every n-th step, and leaves no trace in the run.
+        Costs some 2 iterations + 2 probes times a step. See `scope.curvature` for the columns and what they mean.
+        """
+        step = self.steps + 1
+        if step == 1 or step % every == 0:
+            self._ahead |= self._demand.curvature(loss, step, iterations, probes)
+
+    @_guarded
+    def noise(self, loss: Callable[..., Tensor], *batch: Tensor, parts: int = 8, every: int = 1) -> None:
+        """Note the gradient noise scale of a batch, from the gradients of so many parts of it (at least 2).
+
+        Call it before `optimizer.step()`; it acts at the first and every n-th step, and leaves no trace in the run.
+        loss(*part): the mean loss of a part, which is cut from the batch's tensors along their first dimension.
+        """
+        step = self.steps + 1
+        if step == 1 or step % every == 0:
+            self._ahead |= self._demand.noise(loss, batch, parts)
+
+    @_guarded
+    def chunk(self, samples: int) -> None:
+        """Tell that the gradient of a chunk of so many samples has been accumulated: call it after every `backward()`.
+
+        Where a step has two chunks or more, their noise scale is noted. Keeps two copies of the gradient.
+        """
+        self._samples = samples
+        self._demand.chunk()
 
     def _described(self) -> dict[str, Any]:
         """The run's configuration: the caller's, and what the columns mean."""
@@ -334,7 +385,10 @@ class Scope:
         observer.steps += 1
         notes: dict[str, float] = {}
         if self.steps > seen:
-            notes, self._notes = self._notes, notes
+            notes, self._notes = _numbers(self._notes), {**self._ahead}
+            if self._samples:
+                self._notes |= self._demand.chunks(self._samples)
+            self._ahead, self._samples = {}, 0
         found = None
         # Observing comes first: if writing fails, the averages have seen the gradients all the same.
         try:
@@ -342,9 +396,9 @@ class Scope:
                 with torch.no_grad():
                     found = self._observe(observer)
         finally:
-            if notes:
+            if notes and self._active:
                 self._rows.note(seen, notes)
-            if found is not None:
+            if found is not None and self._active:
                 tensors, packed = found
                 self._rows.add(observer.steps, list(map(self._name, tensors)), packed)
             if self._rows.due:
@@ -356,32 +410,25 @@ class Scope:
             place = self._observers.index(observer)
             self._notes[f"lr[{place}]" if place else "lr"] = float(observer.optimizer.param_groups[0]["lr"])
         found_inf = getattr(observer.optimizer, "found_inf", None)  # set by GradScaler for optimizers that unscale
-        if found_inf is not None and float(found_inf) != 0:
-            if observer.recording:
-                self._notes["skipped"] = 1.0
-            observer.skipped()
-            return None
-        return observer.after()
+        skipped = found_inf is not None and float(found_inf) != 0
+        if skipped and observer.recording:
+            self._notes["skipped"] = 1.0
+        return observer.after(skipped=skipped)
 
     def _write(self) -> None:
         """Hand the rows that wait to the sink, and judge them."""
-        rows, failure = self._rows.take(), None
-        for row in rows:
-            try:
-                self._sink.write(*row)
-            except Exception as error:  # of one row; the next ones may be taken
-                failure = failure or error
-        if self._judge is not None:
-            self._tell(self._judge.rows(rows))
-        if failure is not None:
-            raise failure
+        rows = self._rows.take()
+        try:
+            self._outlets.write(rows)
+        finally:
+            if self._judge is not None and self._active:
+                self._tell(self._judge.rows(rows))
 
     def _tell(self, alarms: Sequence[Alarm]) -> None:
-        """Add alarms to the events of the run, where the sink takes any."""
+        """Add alarms to the events of the run, where a sink takes any."""
         for alarm in alarms:
-            if hasattr(self._sink, "event"):
-                told = {"alarm": alarm.id, "step": alarm.step, "layer": alarm.layer, "evidence": alarm.evidence}
-                self._sink.event("alarm", **told, text=alarm.text, helps=alarm.helps)
+            told = {"alarm": alarm.id, "step": alarm.step, "layer": alarm.layer, "evidence": alarm.evidence}
+            self._outlets.event("alarm", {**told, "text": alarm.text, "helps": alarm.helps})
 
     def _is_matrix(self, layer: str) -> bool:
         """Whether a layer has a matrix or kernel among its tensors."""
@@ -399,6 +446,17 @@ class Scope:
         if p not in self._names:  # a parameter group that was added later
             self._names = self._named()
         return self._names[p]
+
+
+def _number(value: Any) -> float | Tensor:
+    """A number, or a copy of one that is on a device: reading it now would wait for the device."""
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        return value.detach().clone()
+    return float(value)
+
+
+def _numbers(values: Mapping[str, float | Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
 
 
 def _detached(optimizers: list[Optimizer], model: nn.Module | None, options: Mapping[str, Any]) -> Scope:

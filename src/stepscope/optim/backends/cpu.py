@@ -220,11 +220,12 @@ def named(numbers: Numbers) -> dict[str, float]:
 class Frame:
     """Where tensors of these sizes are cut, room for the addresses of so many streams of each, and for the results."""
 
-    def __init__(self, sizes: Sequence[int], streams: int) -> None:
+    def __init__(self, sizes: Sequence[int], streams: int, extents: Sequence[tuple[int, int]] | None = None) -> None:
+        """extents: first number and size of the whole of what each tensor is a part of; else it is the whole."""
         self.sizes = sizes
         self.elements = sum(sizes)
         self.table = np.empty((len(sizes), 1 + streams), np.int64)
-        self.chunks, self.starts = chunked(sizes)
+        self.chunks, self.starts = chunked(sizes, extents or [(0, n) for n in sizes])
         self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
 
     def results(self, program: Program) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
@@ -242,8 +243,9 @@ class Batch(Frame):
     All are known to have no `obstacle`. Tensors of no elements are not in a batch.
     """
 
-    def __init__(self, streams: Sequence[Sequence[Tensor]]) -> None:
-        super().__init__([p.numel() * (2 if p.is_complex() else 1) for p in streams[0]], len(streams))
+    def __init__(self, streams: Sequence[Sequence[Tensor]], extents: Sequence[tuple[int, int]] | None = None) -> None:
+        """extents: as in `Frame`."""
+        super().__init__([p.numel() * (2 if p.is_complex() else 1) for p in streams[0]], len(streams), extents)
         for s, column in enumerate(streams):
             self.table[:, 1 + s] = list(map(Tensor.data_ptr, column))
 
@@ -252,16 +254,24 @@ class Batch(Frame):
         self.table[:, 2] = addresses
 
 
-def chunked(sizes: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of chunks that cover the tensors, all of at least one element, and each tensor's first row."""
-    size = np.array(sizes, np.int64)
-    numbers = -(-size // CHUNK)
+def chunked(sizes: Sequence[int], extents: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of chunks that cover the tensors, all of at least one element, and each tensor's first row.
+
+    extents: see `Frame`. Blocks are those of the whole tensor, so the first chunk ends where one of them does.
+    """
+    size, start = np.array(sizes, np.int64), np.array([start for start, _ in extents], np.int64)
+    head = np.where(start % SAMPLE_BLOCK > 0, np.minimum(-start % SAMPLE_BLOCK, size), 0)
+    numbers = (head > 0) + -(-(size - head) // CHUNK)
     starts = np.cumsum(numbers) - numbers
     owner = np.repeat(np.arange(len(sizes)), numbers)
-    first = (np.arange(len(owner)) - starts[owner]) * CHUNK
-    last = np.minimum(first + CHUNK, size[owner])
-    periods = np.array([period(n) for n in sizes], np.int64)[owner]
-    return np.ascontiguousarray(np.stack([owner, first, last, periods, first // SAMPLE_BLOCK], 1)), starts
+    place = np.arange(len(owner)) - starts[owner]  # within its tensor
+    heads, headed = head[owner], head[owner] > 0
+    first = np.where(headed & (place == 0), 0, heads + (place - headed) * CHUNK)
+    last = np.where(headed & (place == 0), heads, np.minimum(first + CHUNK, size[owner]))
+    periods = np.array([period(whole) for _, whole in extents], np.int64)[owner]
+    return np.ascontiguousarray(
+        np.stack([owner, first, last, periods, (start[owner] + first) // SAMPLE_BLOCK], 1)
+    ), starts
 
 
 class Counted(NamedTuple):
