@@ -9,8 +9,8 @@ import pytest
 from stepscope.errors import DamagedData, UserError
 from stepscope.store import Run, RunWriter
 from stepscope.store import format as layout
-from stepscope.store.format import segments
-from stepscope.store.segments import seal
+from stepscope.store.format import part_files
+from stepscope.store.parts import seal
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def folder(tmp_path):
     writer.write(3, "fc.bias", {"spread": math.nan, "extra": 1.0})
     writer.write(3, "other", {"spread": 3.0})
     writer.flush()
-    live = folder / "live" / "000002.arrow"
+    live = folder / "live" / "000002.rows"
     data = live.read_bytes()
     writer.close()
     (folder / "parts" / "000002.parquet").unlink()
@@ -157,7 +157,7 @@ def test_a_deleted_run_says_so(folder):
 
 
 def test_reading_never_misses_what_is_being_sealed(folder):
-    live, part = folder / "live" / "000002.arrow", folder / "parts" / "000002.parquet"
+    live, part = folder / "live" / "000002.rows", folder / "parts" / "000002.parquet"
     data = live.read_bytes()
     run = Run(folder)
     expected = str(run.table().to_pylist())
@@ -174,22 +174,24 @@ def test_reading_never_misses_what_is_being_sealed(folder):
     assert reads > 10
 
 
-@pytest.mark.parametrize("moment", [1, 2])
-def test_a_segment_sealed_between_the_two_listings_is_not_missed(folder, monkeypatch, moment):
+@pytest.mark.parametrize("listing", ["live_files", "part_files"])
+def test_a_segment_sealed_right_after_a_listing_is_not_missed(folder, monkeypatch, listing):
     run = Run(folder)
     expected = str(run.table().to_pylist())
+    listed = getattr(layout, listing)
     calls = []
 
     def list_and_seal(*arguments):
-        found = segments(*arguments)
+        found = listed(*arguments)
         calls.append(arguments)
-        if len(calls) == moment:
-            seal(folder / "live" / "000002.arrow", folder / "parts" / "000002.parquet")
+        if len(calls) == 1:
+            seal(folder / "live" / "000002.rows", folder / "parts" / "000002.parquet")
         return found
 
-    monkeypatch.setattr(layout, "segments", list_and_seal)
+    monkeypatch.setattr(layout, listing, list_and_seal)
     assert str(run.table().to_pylist()) == expected
-    assert len(calls) == 2 * moment  # once sealed after both listings, it takes a second look
+    # Sealed after both listings, it takes a second look.
+    assert len(calls) == {"live_files": 1, "part_files": 2}[listing]
 
 
 WRITE = """
@@ -228,7 +230,7 @@ def test_reading_while_another_process_writes_sees_complete_prefixes(tmp_path, s
     assert [len(values) for values in per_layer(run)] == [steps] * 3
     assert len(run.events) == steps
     assert len(set(seen)) > 5
-    assert len(list((tmp_path / "parts").iterdir())) > 5
+    assert max(file.last for file in part_files(tmp_path)) > 5
     assert not list((tmp_path / "live").iterdir())
 
 
@@ -248,7 +250,7 @@ def per_layer(run):
 def test_info_is_what_was_given(folder):
     info = Run(folder).info
     assert info == json.loads((folder / "run.json").read_text())
-    assert info["schema"] == "stepscope.run/1"
+    assert info["schema"] == "stepscope.run/2"
     assert info["config"] == {"lr": 0.1}
     assert info["tensors"] == [{"name": "fc.weight"}, {"name": "fc.bias"}]
     assert info["created"].endswith("+00:00")

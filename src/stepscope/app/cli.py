@@ -14,6 +14,7 @@ import typer
 
 import stepscope
 from stepscope.app.ledger import claims, reproduce
+from stepscope.app.runs import repair
 from stepscope.app.simulation import simulate
 from stepscope.errors import UserError
 
@@ -151,7 +152,7 @@ def report(
     typer.echo(f"report: {write(folder, out or folder / 'report.html')}")
 
 
-for verb in (simulate, claims, reproduce):
+for verb in (repair, simulate, claims, reproduce):
     app.command()(verb)
 
 
