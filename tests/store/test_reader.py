@@ -4,6 +4,7 @@ import random
 import shutil
 import threading
 
+import numpy as np
 import pytest
 
 from stepscope.errors import DamagedData, UserError
@@ -82,6 +83,38 @@ def test_names_and_layers_come_in_the_order_of_the_model(folder):
     run = Run(folder)
     assert run.names == ["loss", "spread", "size", "extra"]
     assert run.layers == ["fc.weight", "fc.bias", "other"]
+
+
+def test_steps_choose_rows(folder, rows):
+    run = Run(folder)
+    assert run.steps == (1, 3)
+    for steps in ((2, None), slice(2, None), slice(2, 4), (2, 3)):
+        assert {row["step"] for row in rows(folder, steps=steps)} == {2, 3}
+    assert rows(folder, "spread", layers="fc.bias", steps=(1, 1)) == [{"step": 1, "layer": "fc.bias", "spread": -1.0}]
+    assert rows(folder, steps=(7, 9)) == rows(folder, "loss", steps=(None, 0)) == []
+    with pytest.raises(ValueError, match="steps must be consecutive"):
+        run.table(steps=slice(1, 9, 2))
+
+
+def test_downsampling_gives_extremes_and_mean_of_equal_stretches(tmp_path):
+    values = np.random.default_rng(0).normal(size=100)
+    values[37] = math.inf
+    with RunWriter(tmp_path) as writer:
+        for step, value in enumerate(values):
+            writer.write(step, "a", {"x": value})
+            writer.write(step, "", {"x": 1.0})
+    run = Run(tmp_path)
+    found = run.downsample("x", buckets=10)
+    assert list(found) == ["", "a"]
+    tens = np.where(np.isfinite(values), values, np.nan).reshape(10, 10)
+    np.testing.assert_array_equal(found["a"].low, np.nanmin(tens, axis=1))
+    np.testing.assert_array_equal(found["a"].high, np.nanmax(tens, axis=1))
+    np.testing.assert_allclose(found["a"].mean, np.nanmean(tens, axis=1), rtol=0, atol=1e-15)  # sums of ten normals
+    assert found["a"].finite.tolist() == [10, 10, 10, 9, *[10] * 6]
+    assert found["a"].broken.tolist() == [0, 0, 0, 1, *[0] * 6]
+    assert run.downsample("x", "a", (20, 29), 2)["a"].step.tolist() == [22.0, 27.0]
+    with pytest.raises(UserError, match="unknown column 'y'"):
+        run.downsample("y")
 
 
 def test_unknown_names_get_a_hint(folder):

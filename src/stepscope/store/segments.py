@@ -13,6 +13,7 @@ from stepscope.store.parts import Part
 __all__ = ["Segments", "Source"]
 
 Source = Part | Live
+_File = tuple[Path, int]  # and inode
 T = TypeVar("T")
 ATTEMPTS = 100  # each one is lost only to a segment sealed in the milliseconds between listing and reading
 
@@ -22,8 +23,8 @@ class Segments:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._parts: dict[Path, Part] = {}
-        self._live: dict[Path, Live] = {}
+        self._parts: dict[_File, Part] = {}
+        self._live: dict[_File, Live] = {}
         self._guard = threading.Lock()
 
     def read(self, what: Callable[[Sequence[Source]], T]) -> T:
@@ -44,13 +45,18 @@ class Segments:
         live = layout.live_files(self.folder)
         parts = layout.part_files(self.folder)
         with self._guard:
-            # A name never gets other contents, so what is known under it holds.
-            self._parts = {file.path: self._parts.get(file.path) or Part(file.path) for file in parts}
+            # A file never changes, but another run may lie in its place where the folder was deleted and made again.
+            named = [(file, _file(file.path)) for file in parts]
+            self._parts = {name: self._parts.get(name) or Part(file.path) for file, name in named}
             sealed = {number for file in parts for number in range(file.first, file.last + 1)}
-            growing = {number: path for number, path in live.items() if number not in sealed}
-            self._live = {path: self._live.get(path) or Live(path) for path in growing.values()}
+            growing = [(number, path, _file(path)) for number, path in live.items() if number not in sealed]
+            self._live = {name: self._live.get(name) or Live(path) for _, path, name in growing}
             for segment in self._live.values():
                 segment.refresh()
-            found: list[tuple[int, Source]] = [(file.first, self._parts[file.path]) for file in parts]
-            found += [(number, self._live[path]) for number, path in growing.items()]
+            found: list[tuple[int, Source]] = [(file.first, self._parts[name]) for file, name in named]
+            found += [(number, self._live[name]) for number, _, name in growing]
         return [source for _, source in sorted(found, key=lambda pair: pair[0])]
+
+
+def _file(path: Path) -> _File:
+    return path, path.stat().st_ino
