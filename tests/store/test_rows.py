@@ -89,7 +89,8 @@ def test_blocks_and_rows_are_a_dictionary_that_is_updated(items):
     for number, (step, where, value) in enumerate(items):
         if isinstance(where, tuple):
             values = np.full((len(where), 2), value) + np.arange(2)
-            written.append(Block(step, where, ("x", "y"), values))
+            steps = step if number % 2 else np.full(len(where), step)
+            written.append(Block(steps, where, ("x", "y"), values))
             for layer in where:
                 expected.setdefault((layer, step), {}).update(x=value, y=value + 1)
         else:

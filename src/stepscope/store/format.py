@@ -72,10 +72,12 @@ class Sink(Protocol):
 
 
 class BlockSink(Sink, Protocol):
-    """A sink that also takes the values of many layers at once, for a fraction of the cost."""
+    """A sink that also takes many rows at once, for a fraction of the cost."""
 
-    def write_block(self, step: int, layers: Sequence[str], columns: Sequence[str], values: "ArrayLike") -> None:
-        """Take one row a layer: ``values`` is [layer, column], float64, and copied."""
+    def write_block(
+        self, step: "int | ArrayLike", layers: Sequence[str], columns: Sequence[str], values: "ArrayLike"
+    ) -> None:
+        """Take rows with a layer and [row, column] values each; ``step`` is that of all, or one for each."""
 
 
 class PartFile(NamedTuple):

@@ -30,9 +30,9 @@ _EXACT = 53  # significant bits of a float64
 
 
 class Block(NamedTuple):
-    """Values of many layers at one step: [layer, column]."""
+    """Rows as arrays: a step, a layer and [row, column] values each; one step may stand for all rows."""
 
-    step: int
+    step: int | NDArray[np.int64]
     layers: tuple[str, ...]
     columns: tuple[str, ...]
     values: NDArray[np.float64]
@@ -67,15 +67,14 @@ def _encoded(layers: pa.Array) -> pa.Array:
 
 
 def table_of(blocks: Sequence[Block]) -> pa.Table:
-    """Blocks of the same layers and columns as rows, step by step.  Raises: as ``to_table``."""
+    """Blocks of the same layers and columns as rows, one block after the other.  Raises: as ``to_table``."""
     layers, columns = blocks[0].layers, blocks[0].columns
-    steps = pa.array([block.step for block in blocks], pa.int64())
-    steps = pa.array(np.repeat(steps.to_numpy(), len(layers)))
-    names = np.tile(np.arange(len(layers), dtype=np.int32), len(blocks))
-    values = np.concatenate([block.values for block in blocks]).reshape(len(names), len(columns)).T.copy()
-    arrays = [pa.array(column) for column in values]
-    layer = pa.DictionaryArray.from_arrays(names, pa.array(layers, pa.string()))
-    return pa.Table.from_arrays([steps, layer, *arrays], schema=schema(columns))
+    steps = np.concatenate([np.broadcast_to(np.asarray(block.step, np.int64), len(layers)) for block in blocks])
+    encoded = _encoded(pa.array(layers, pa.string()))
+    codes = np.tile(encoded.indices.to_numpy(), len(blocks)).astype(np.int32)
+    values = np.concatenate([block.values for block in blocks]).reshape(len(codes), len(columns)).T.copy()
+    layer = pa.DictionaryArray.from_arrays(codes, encoded.dictionary)
+    return pa.Table.from_arrays([pa.array(steps), layer, *map(pa.array, values)], schema=schema(columns))
 
 
 def grouped(items: Sequence[Row | Block]) -> Iterator[tuple[list[Block], list[Row]]]:
@@ -91,7 +90,7 @@ def grouped(items: Sequence[Row | Block]) -> Iterator[tuple[list[Block], list[Ro
             blocks.setdefault((item.layers, item.columns), []).append(item)
         else:
             rows.append(item)
-    named = [layer for layers, _ in blocks for layer in layers]
+    named = [layer for layers, _ in blocks for layer in set(layers)]
     if len(named) == len(set(named)) and set(named).isdisjoint(layer for _, layer, _ in rows):
         yield from ((group, []) for group in blocks.values())
         if rows:

@@ -78,10 +78,13 @@ class RunWriter:
             if len(rows) >= FLUSH_ROWS:
                 recorder.hurry()
 
-    def write_block(self, step: int, layers: Sequence[str], columns: Sequence[str], values: "ArrayLike") -> None:
-        """Take one row a layer: ``values`` is [layer, column], and copied; NaN is a value too.
+    def write_block(
+        self, step: "int | ArrayLike", layers: Sequence[str], columns: Sequence[str], values: "ArrayLike"
+    ) -> None:
+        """Take many rows at once: ``values`` is [row, column], and copied; NaN is a value too.
 
-        Pass the same tuples of layers and columns each time: it is what makes it quick.
+        step: of all rows, or one for each.  layers: one for each row.  Pass the same tuples of layers and columns each
+        time: it is what makes it quick.
         Raises: ValueError after ``close``, for another shape, or for a name that no column can have.
         """
         recorder = self._recorder
@@ -91,10 +94,14 @@ class RunWriter:
         if layers is not self._block[0] or columns is not self._block[1]:
             _check_names(layers, columns)
             self._block = layers, columns
-        block = Block(int(step), tuple(layers), tuple(columns), np.array(values, np.float64))
-        if block.values.shape != (len(block.layers), len(block.columns)):
-            shape = len(block.layers), len(block.columns)
-            raise ValueError(f"values must have the shape {shape} of layers and columns, got {block.values.shape}")
+        steps = step if isinstance(step, int) else np.array(step, np.int64)
+        block = Block(steps, tuple(layers), tuple(columns), np.array(values, np.float64))
+        shape = len(block.layers), len(block.columns)
+        if block.values.shape != shape or np.shape(steps) not in ((), shape[:1]):
+            raise ValueError(
+                f"values must have the shape {shape} of rows and columns, got {block.values.shape} "
+                f"for steps of shape {np.shape(steps)}"
+            )
         recorder.rows.append(block)
         if (waiting := len(recorder.rows) * block.values.size) >= FLUSH_VALUES:
             recorder.hurry(waiting)
@@ -141,5 +148,5 @@ def _check_names(layers: Sequence[str], columns: Sequence[str]) -> None:
     for kind, names in (("layer", layers), ("column", columns)):
         if bad := [name for name in names if not isinstance(name, str)]:
             raise ValueError(f"the name of a {kind} must be text, got {bad[0]!r}")
-        if len(set(names)) < len(names):
-            raise ValueError(f"each {kind} of a block must have a name of its own")
+    if len(set(columns)) < len(columns):
+        raise ValueError("each column of a block must have a name of its own")
