@@ -91,6 +91,8 @@ def test_steps_choose_rows(folder, rows):
     for steps in ((2, None), slice(2, None), slice(2, 4), (2, 3)):
         assert {row["step"] for row in rows(folder, steps=steps)} == {2, 3}
     assert rows(folder, "spread", layers="fc.bias", steps=(1, 1)) == [{"step": 1, "layer": "fc.bias", "spread": -1.0}]
+    assert {row["step"] for row in rows(folder, steps=[1, 3, 8])} == {1, 3}
+    assert run.rows == {"": 2, "fc.weight": 2, "fc.bias": 3, "other": 1}
     assert rows(folder, steps=(7, 9)) == rows(folder, "loss", steps=(None, 0)) == []
     with pytest.raises(ValueError, match="steps must be consecutive"):
         run.table(steps=slice(1, 9, 2))

@@ -28,8 +28,8 @@ from stepscope.store.rows import LAYER, merge
 
 __all__ = ["Part", "Steps", "readable", "seal", "within", "write_part"]
 
-Steps = tuple[int | None, int | None]
-"""The first and the last step that are wanted, both included; None for no bound."""
+Steps = tuple[int | None, int | None] | NDArray[np.int64]
+"""The first and the last step that are wanted, both included, None for no bound; or, in an array, each of them."""
 
 GROUP = 1 << 16  # rows: half a millisecond to decode a column of
 _NOTE = b"stepscope"
@@ -163,6 +163,8 @@ def within(table: pa.Table, layers: Collection[str] | None, steps: Steps) -> pa.
     """The rows of these layers (None: all) and steps."""
     if layers is not None:
         table = table.filter(pc.is_in(table["layer"], pa.array(list(layers), pa.string())))
+    if isinstance(steps, np.ndarray):
+        return table.filter(pa.array(np.isin(table["step"].to_numpy(), steps)))
     first, last = steps
     if first is not None or last is not None:
         there = table["step"].to_numpy()
@@ -228,6 +230,8 @@ def _footer(file: BinaryIO) -> tuple[bytes, bytes, int]:
 
 
 def _touches(there: tuple[int, int], steps: Steps) -> bool:
+    if isinstance(steps, np.ndarray):
+        return bool(((steps >= there[0]) & (steps <= there[1])).any())
     first, last = steps
     return (first is None or there[1] >= first) and (last is None or there[0] <= last)
 

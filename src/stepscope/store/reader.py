@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
+Chosen = Steps | slice | Sequence[int]
 Status = Literal["running", "finished", "failed", "interrupted"]
 
 
@@ -72,6 +74,11 @@ class Run:
         return listed + sorted(there - {"", *listed})
 
     @property
+    def rows(self) -> dict[str, int]:
+        """How many rows each layer has on the disk, "" included; a step written twice may count twice."""
+        return dict(self._segments.read(_counts))
+
+    @property
     def steps(self) -> tuple[int, int] | None:
         """The first and the last recorded step; None before there is one."""
         spans = self._segments.read(lambda sources: [span for source in sources if (span := _span(source))])
@@ -89,15 +96,18 @@ class Run:
         return layout.read_events(self.folder)
 
     def table(
-        self, *names: str, layers: Sequence[str] | str | None = None, steps: Steps | slice = (None, None)
+        self,
+        *names: str,
+        layers: Sequence[str] | str | None = None,
+        steps: Chosen = (None, None),
     ) -> pa.Table:
         """Columns step (int64), layer (string) and the named ones (float64; without names all), by layer and step.
 
         A row is one step of one layer. Rows in which none of the named columns was written are left out; where some
         were, the others are NaN. Before the first flush of a run the table is empty. Only what is asked for is read.
         layers: only these; "" is the run as a whole.
-        steps: only those from the first to the last one given, both included; None is no bound. A slice ends before
-        its stop, as slices do.
+        steps: a tuple of the first and the last one wanted, both included, None for no bound; a slice, which ends
+        before its stop; or a list or array of steps.
         Raises: UserError for a name or layer that the run does not have.
         """
         asked = list(dict.fromkeys(names))
@@ -128,7 +138,7 @@ class Run:
         self,
         name: str,
         layers: Sequence[str] | str | None = None,
-        steps: Steps | slice = (None, None),
+        steps: Chosen = (None, None),
         buckets: int = 1000,
     ) -> dict[str, Buckets]:
         """By layer, a column over equal stretches of steps: least value, mean and largest of each, for a picture.
@@ -142,23 +152,35 @@ class Run:
         if self._query is None:
             self._query = Query(self.folder)
         chosen = [layers] if isinstance(layers, str) else layers
-        first, last = _bounds(steps)
+        span = _bounds(steps)
+        if isinstance(span, np.ndarray):
+            raise ValueError("downsampling wants a range of steps, not a list")
+        first, last = span
         return dict(self._query.series(name, chosen, first, last, buckets).layers)
 
     def pandas(
-        self, *names: str, layers: Sequence[str] | str | None = None, steps: Steps | slice = (None, None)
+        self,
+        *names: str,
+        layers: Sequence[str] | str | None = None,
+        steps: Chosen = (None, None),
     ) -> "pandas.DataFrame":
         """As ``table``, as a pandas frame with the index (layer, step).  Raises: UserError too if pandas is missing."""
         return views.to_pandas(self.table(*names, layers=layers, steps=steps))
 
     def polars(
-        self, *names: str, layers: Sequence[str] | str | None = None, steps: Steps | slice = (None, None)
+        self,
+        *names: str,
+        layers: Sequence[str] | str | None = None,
+        steps: Chosen = (None, None),
     ) -> "polars.DataFrame":
         """As ``table``, as a polars frame.  Raises: UserError too if polars is missing."""
         return views.to_polars(self.table(*names, layers=layers, steps=steps))
 
     def xarray(
-        self, *names: str, layers: Sequence[str] | str | None = None, steps: Steps | slice = (None, None)
+        self,
+        *names: str,
+        layers: Sequence[str] | str | None = None,
+        steps: Chosen = (None, None),
     ) -> "xarray.Dataset":
         """As ``table``, as an xarray data set: a variable [layer, step] for each column, NaN where nothing was written.
 
@@ -179,14 +201,19 @@ def _columns(found: Iterable[Iterable[str]]) -> list[str]:
     return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
 
-def _layers(sources: Iterable[Source]) -> set[str]:
-    found: set[str] = set()
+def _counts(sources: Iterable[Source]) -> Counter[str]:
+    found: Counter[str] = Counter()
     for source in sources:
         if isinstance(source, Part):
-            found |= source.layers.keys()
+            found.update(source.layers)
         else:
-            found.update(*(table["layer"].unique().to_pylist() for table in source.tables))
+            for table in source.tables:
+                found.update({pair["values"]: pair["counts"] for pair in table["layer"].value_counts().to_pylist()})
     return found
+
+
+def _layers(sources: Iterable[Source]) -> set[str]:
+    return set(_counts(sources))
 
 
 def _span(source: Source) -> tuple[int, int] | None:
@@ -196,12 +223,12 @@ def _span(source: Source) -> tuple[int, int] | None:
     return (int(min(map(np.min, steps))), int(max(map(np.max, steps)))) if steps else None
 
 
-def _bounds(steps: Steps | slice) -> Steps:
+def _bounds(steps: Chosen) -> Steps:
     if isinstance(steps, slice):
         if steps.step not in (None, 1):
             raise ValueError(f"steps must be consecutive, got {steps}")
         return steps.start, None if steps.stop is None else steps.stop - 1
-    return steps
+    return steps if isinstance(steps, tuple) and len(steps) == 2 else np.asarray(steps, np.int64)
 
 
 def _rows(source: Source, columns: list[str] | None, layers: Collection[str] | None, steps: Steps) -> pa.Table:

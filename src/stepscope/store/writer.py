@@ -62,7 +62,8 @@ class RunWriter:
             raise ValueError(f"max_bytes must be at least {LEAST_BYTES:,}, got {max_bytes:,}")
         self.folder = Path(folder)
         seconds = min(flush_seconds, threading.TIMEOUT_MAX)
-        self._block: tuple[Sequence[str], Sequence[str]] = (), ()
+        self._block: tuple[Sequence[str], Sequence[str]] = (), ()  # the names that were passed last, and copies of them
+        self._names: tuple[tuple[str, ...], tuple[str, ...]] = (), ()
         self._recorder = Recorder(self.folder, config or {}, tensors, seconds, bits, max_bytes)
         # The background thread knows the recorder only, so a forgotten writer is collected, and closed by this.
         weakref.finalize(self, self._recorder.close, "interrupted")
@@ -94,16 +95,18 @@ class RunWriter:
         if layers is not self._block[0] or columns is not self._block[1]:
             _check_names(layers, columns)
             self._block = layers, columns
+            self._names = tuple(layers), tuple(columns)
+        names, table = self._names, np.array(values, np.float64)
         steps = step if isinstance(step, int) else np.array(step, np.int64)
-        block = Block(steps, tuple(layers), tuple(columns), np.array(values, np.float64))
-        shape = len(block.layers), len(block.columns)
-        if block.values.shape != shape or np.shape(steps) not in ((), shape[:1]):
+        shape = len(names[0]), len(names[1])
+        if table.shape != shape or (steps is not step and np.shape(steps) not in ((), shape[:1])):
             raise ValueError(
-                f"values must have the shape {shape} of rows and columns, got {block.values.shape} "
+                f"values must have the shape {shape} of rows and columns, got {table.shape} "
                 f"for steps of shape {np.shape(steps)}"
             )
+        block = Block(steps, *names, table)
         recorder.rows.append(block)
-        if (waiting := len(recorder.rows) * block.values.size) >= FLUSH_VALUES:
+        if (waiting := len(recorder.rows) * table.size) >= FLUSH_VALUES:
             recorder.hurry(waiting)
 
     def event(self, kind: str, **data: Any) -> None:
