@@ -45,7 +45,7 @@ def run(
     inputs = {f"hyper.{name}": value for name, value in hyper.items()}
     inputs |= {f"scalars.{name}": value for name, value in rule.step_scalars(t, hyper).items()}
     streams = [list(thetas), list(gs), *([state[name] for state in states] for name in rule.state)]
-    cpu.launch(program, cpu.Batch(streams), [cpu.shared(program, inputs)] * len(thetas))
+    cpu.launch(program, cpu.Batch(streams), [program.shared(inputs)] * len(thetas))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stepscope.graph import machine
-from stepscope.graph.expression import SYMBOLS, as_symbol, evaluate, symbol, trace
+from stepscope.graph.expression import SYMBOLS, as_symbol, prepared, symbol, trace
 from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream, counts_width
 from stepscope.rules import Rule
 from stepscope.rules.averages import welford
@@ -50,7 +50,6 @@ __all__ = [
     "named",
     "obstacle",
     "program",
-    "shared",
     "state_dtype",
 ]
 
@@ -129,12 +128,24 @@ class Layout(NamedTuple):
     raw: bool
 
 
-class Program(NamedTuple):
-    """A kernel, the terms it sums up, in order, and whether it counts bins as well."""
+def _where(condition: bool, a: Any, b: Any) -> Any:
+    return a if condition else b
 
-    kernel: Kernel
-    terms: tuple[str, ...]
-    dtype: Any  # of the shared numbers
+
+# Host numbers are Python floats: the same arithmetic as in the eager backend.
+_HOST: Any = SimpleNamespace(sqrt=lambda x: x**0.5, abs=abs, where=_where, min=min, max=max)
+
+
+class Program:
+    """A kernel, the terms it sums up, in order, and the dtype of the numbers that all elements share."""
+
+    def __init__(self, kernel: Kernel, terms: tuple[str, ...], dtype: Any) -> None:
+        self.kernel, self.terms, self._dtype = kernel, terms, dtype
+        self._numbers = prepared(kernel.host, _HOST)
+
+    def shared(self, inputs: Mapping[str, float]) -> NDArray[Any]:
+        """The numbers that all elements share, from hyper.*, scalars.* and number.* by name."""
+        return np.array([float(v) for v in self._numbers(inputs)] or [0.0], self._dtype)
 
 
 def _measured(step: Step, raw: bool) -> tuple[tuple[str, ...], Measured]:
@@ -184,22 +195,8 @@ def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool) -> Program
     return Program(Kernel(wide, streams, graphs, BINS), names, np.float64 if wide == "float64" else np.float32)
 
 
-def _where(condition: bool, a: Any, b: Any) -> Any:
-    return a if condition else b
-
-
-# Host numbers are Python floats: the same arithmetic as in the eager backend.
-_HOST: Any = SimpleNamespace(sqrt=lambda x: x**0.5, abs=abs, where=_where, min=min, max=max)
-
-
-def shared(program: Program, inputs: Mapping[str, float]) -> NDArray[Any]:
-    """The numbers that all elements share, from hyper.*, scalars.* and number.* by name."""
-    values = evaluate(program.kernel.host, inputs, _HOST)
-    return np.array([float(v) for v in values] or [0.0], program.dtype)
-
-
 def named(numbers: Numbers) -> dict[str, float]:
-    """The statistics' numbers as `shared` takes them."""
+    """The statistics' numbers as `Program.shared` takes them."""
     return {f"number.{name}": value for name, value in numbers._asdict().items()}
 
 
@@ -213,51 +210,17 @@ class Batch:
     """
 
     def __init__(self, streams: Sequence[Sequence[Tensor]]) -> None:
-        self._streams = [list(column) for column in streams]
-        thetas = self._streams[0]
-        self.sizes = [p.numel() * (2 if p.is_complex() else 1) for p in thetas]
-        self._nbytes = [p.nbytes for p in thetas]
-        self._dtype = thetas[0].dtype
-        self._contiguous = all(map(Tensor.is_contiguous, thetas))
-        self.table = np.empty((len(thetas), 1 + len(streams)), np.int64)
-        for s, column in enumerate(self._streams):
+        self.sizes = [p.numel() * (2 if p.is_complex() else 1) for p in streams[0]]
+        self.elements = sum(self.sizes)
+        self.table = np.empty((len(self.sizes), 1 + len(streams)), np.int64)
+        for s, column in enumerate(streams):
             self.table[:, 1 + s] = list(map(Tensor.data_ptr, column))
         self.chunks, self.starts = chunked(self.sizes)
         self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
 
-    def refresh(self, streams: Sequence[Sequence[Tensor]]) -> bool:
-        """Whether these are the same tensors where they were, with dense gradients of the same kind, which may be new.
-
-        torch has made sure that a gradient has its parameter's device and, unless told otherwise, its dtype.
-        Then the table holds the gradients' addresses. Otherwise the tensors have to be looked at one by one.
-        """
-        gs = streams[1]
-        same = (
-            self._contiguous
-            and len(streams) == len(self._streams)
-            and all(
-                len(new) == len(old) and all(map(operator.is_, new, old))
-                for s, (new, old) in enumerate(zip(streams, self._streams, strict=True))
-                if s != 1
-            )
-            and set(map(type, gs)) <= {Tensor}
-            and list(map(_NBYTES, gs)) == self._nbytes
-            and all(map(Tensor.is_contiguous, gs))
-            and all(map(Tensor.is_contiguous, streams[0]))
-            and (self._dtype.itemsize != 2 or set(map(_DTYPE, gs)) == {self._dtype})
-            and not (len(gs) < 64 and any(map(Tensor.is_neg, gs)))
-            and not (self._dtype.is_complex and any(map(Tensor.is_conj, gs)))
-        )
-        if not same:
-            return False
-        for s, column in enumerate(streams):
-            addresses = np.array(list(map(Tensor.data_ptr, column)), np.int64)
-            if s == 1:
-                self.table[:, 2] = addresses
-            elif not np.array_equal(self.table[:, 1 + s], addresses):
-                return False
-        self._streams[1] = list(gs)
-        return True
+    def move_gradients(self, addresses: Sequence[int]) -> None:
+        """The gradients lie here now, all else is as it was."""
+        self.table[:, 2] = addresses
 
     def results(self, terms: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """Memory for what the chunks add up, the same at each step: fresh pages would cost more than the sums."""
@@ -265,9 +228,6 @@ class Batch:
             shape = (len(self.chunks), len(HISTOGRAMS), counts_width(BINS)) if terms else (0, 0, 0)
             self._results = np.empty((len(self.chunks), terms)), np.empty(shape, np.int32)
         return self._results
-
-
-_DTYPE, _NBYTES, _IS_CPU = (operator.attrgetter(name) for name in ("dtype", "nbytes", "is_cpu"))
 
 
 def chunked(sizes: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -298,20 +258,20 @@ os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its pare
 
 def launch(program: Program, batch: Batch, numbers: Sequence[NDArray[Any]]) -> Counted | None:
     """Run the program over the batch; numbers: the `shared` ones of each tensor."""
-    batch.table[:, 0] = _addresses(numbers)
-    chunks = batch.chunks
-    counter = np.zeros(1, np.int64)
+    table, chunks = batch.table, batch.chunks
+    table[:, 0] = _addresses(numbers)
+    counter = ctypes.c_int64(0)
     sums, counts = batch.results(len(program.terms))
-    table = batch.table
-    arrays = (counter, sums, counts)
+    addresses = [x.ctypes.data for x in (sums, counts)] if program.terms else [0, 0]
     arguments = (
         table.ctypes.data,
         table.shape[1],
         chunks.ctypes.data,
         len(chunks),
-        *(array.ctypes.data for array in arrays),
+        ctypes.addressof(counter),
+        *addresses,
     )
-    threads = min(torch.get_num_threads(), len(chunks), 1 + sum(batch.sizes) // (CHUNK // 2))
+    threads = min(torch.get_num_threads(), len(chunks), 1 + batch.elements // (CHUNK // 2))
     if threads <= 1:
         program.kernel.run(*arguments)
     else:
@@ -349,8 +309,9 @@ loop:
   %t = load float, ptr %p, align 4
   %u = fadd float %t, 1.0
   store float %u, ptr %p, align 4
-  %to = getelementptr float, ptr %reached, i64 %i
-  store float %u, ptr %to, align 4
+  %to = getelementptr i64, ptr %reached, i64 %i
+  %whole = fptosi float %u to i64
+  store i64 %whole, ptr %to, align 8
   %next = add i64 %i, 1
   %more = icmp ult i64 %next, %number
   br i1 %more, label %loop, label %done
@@ -368,13 +329,11 @@ def _counter() -> tuple[Any, Callable[..., None]]:
 
 def are_counters(steps: Sequence[Tensor]) -> bool:
     """Whether these are the float32 CPU tensors that `count_up` can count up together."""
-    kinds = set(map(type, steps)) == {Tensor} and all(map(_IS_CPU, steps))
-    return kinds and set(map(_DTYPE, steps)) == {torch.float32} and available()
+    return available() and all(type(t) is Tensor and t.is_cpu and t.dtype is torch.float32 for t in steps)
 
 
-def count_up(steps: Sequence[Tensor]) -> list[int]:
-    """Add 1 to every one of these counters, in place.  Returns what they have reached."""
-    addresses = np.array(list(map(Tensor.data_ptr, steps)), np.int64)
-    reached = np.empty(len(steps), np.float32)
-    _counter()[1](addresses.ctypes.data, reached.ctypes.data, len(steps))
-    return reached.astype(np.int64).tolist()
+def count_up(addresses: NDArray[np.int64]) -> list[int]:
+    """Add 1 to every counter, in place.  Returns what they have reached."""
+    reached = np.empty(len(addresses), np.int64)
+    _counter()[1](addresses.ctypes.data, reached.ctypes.data, len(addresses))
+    return reached.tolist()
