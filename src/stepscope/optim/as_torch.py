@@ -155,11 +155,12 @@ class NAdam(RuleOptimizer):
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with mu_product."""
         for group in self.param_groups:
-            hyper = {name: float(value) for name, value in self._hyper(group).items()}
+            rule = self._rule(group)
+            hyper = {name: float(value) for name, value in self._hyper(group, rule).items()}
             for p in group["params"]:
                 if (state := self.state.get(p)) and "step" in state:
                     t = int(state["step"].item())
-                    product = self._rule(group).step_scalars(t, hyper)["mu_product"] if t else 1.0
+                    product = rule.step_scalars(t, hyper)["mu_product"] if t else 1.0
                     state["mu_product"] = torch.tensor(product, device=state["step"].device)
         return super().state_dict()
 

@@ -99,6 +99,9 @@ class Dissected(RuleOptimizer):
     def _plain_rule(self, group: Mapping[str, Any]) -> Rule:
         return self._chosen_rule(group)
 
+    def _rule(self, group: Mapping[str, Any]) -> Rule:
+        return super()._rule({**group, "decoupled_weight_decay": group["decay"] == "decoupled"})
+
     def _check(self, group: Mapping[str, Any]) -> None:
         decay = group["decay"]
         if decay not in CHOICES["decay"]:
@@ -109,8 +112,8 @@ class Dissected(RuleOptimizer):
             )
         super()._check(group)
 
-    def _hyper(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        hyper = super()._hyper(group)
+    def _hyper(self, group: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
+        hyper = super()._hyper(group, rule)
         if group["blend"] is None:
             hyper["blend"] = group["betas"][0] if group["variance"] in ("two_emas", "belief") else group["beta"]
         return hyper
@@ -145,22 +148,24 @@ class Dissected(RuleOptimizer):
             raise ValueError(f"the variance has the shape {tuple(variance.shape)}, its parameter {tuple(p.shape)}")
         self._begin(p, self._rule(group), group)
         with torch.no_grad():
-            self.state[p]["batch_variance"].copy_(variance)
-        self.state[p]["batch_ready"] = torch.ones(())
+            state = self.state[p]
+            state["batch_variance"].copy_(variance)
+            state.setdefault("batch_step", torch.zeros(())).fill_(float(state["step"]) + 1)
 
-    def _job(self, index: int, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], sparse: bool) -> Job:
-        if "batch_variance" in self._rule(group).state:
-            for p in params:
-                ready = self.state[p].get("batch_ready") if p in self.state else None
-                if ready is None or not ready.item():
+    def _refuse_sparse(self, job: Job) -> None:
+        super()._refuse_sparse(job)
+        if "batch_variance" in job.rule.state:
+            for p in job.params:
+                if not self._has_variance(self.state.get(p, {})):
                     raise RuntimeError(
                         f"variance='batch' needs the variance of this gradient, of shape {tuple(p.shape)}: compute "
                         "gradients inside `with optimizer.within_batch() as batch`, or call set_batch_variance"
                     )
-            for p in params:
-                self.state[p]["batch_ready"].zero_()
-        group["decoupled_weight_decay"] = group["decay"] == "decoupled"
-        return super()._job(index, group, params, grads, sparse)
+
+    @staticmethod
+    def _has_variance(state: Mapping[str, Any]) -> bool:
+        """Whether the variance kept here is that of the step to come."""
+        return "batch_step" in state and float(state["batch_step"]) == float(state["step"]) + 1
 
 
 class OwnRule(RuleOptimizer):

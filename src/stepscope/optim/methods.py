@@ -10,7 +10,7 @@ from torch.optim.optimizer import ParamsT
 
 from stepscope.optim.as_torch import Rate
 from stepscope.optim.base import RuleOptimizer
-from stepscope.rules import Hyper
+from stepscope.rules import Hyper, Rule
 
 __all__ = [
     "MSGD",
@@ -274,8 +274,8 @@ class Lion(RuleOptimizer):
             torch_options,
         )
 
-    def _hyper(self, group: Mapping[str, Any]) -> dict[str, Any]:
+    def _hyper(self, group: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
         beta1, beta2 = group["betas"]
         Hyper("betas[0]", 0.9, 0.0, 1.0).check(float(beta1))
         Hyper("betas[1]", 0.99, 1e-9, 1.0).check(float(beta2))
-        return super()._hyper(group) | {"beta": beta2, "blend": beta1 / beta2}
+        return super()._hyper(group, rule) | {"beta": beta2, "blend": beta1 / beta2}
