@@ -162,6 +162,11 @@ class Dissected(RuleOptimizer):
                         "gradients inside `with optimizer.within_batch() as batch`, or call set_batch_variance"
                     )
 
+    @property
+    def takes_batch_variance(self) -> bool:
+        """Whether any group's step needs the variance within the batch."""
+        return any("batch_variance" in self._rule(group).state for group in self.param_groups)
+
     @staticmethod
     def _has_variance(state: Mapping[str, Any]) -> bool:
         """Whether the variance kept here is that of the step to come."""
