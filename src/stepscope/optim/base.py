@@ -37,8 +37,7 @@ def _warn_once(text: str) -> None:
 
 
 @cache
-def _variant(name: str, decay: str, ascends: bool) -> Rule:
-    rule = METHODS[name]
+def _variant(rule: Rule, decay: str, ascends: bool) -> Rule:
     if decay:
         rule = decayed(rule, decoupled=decay == "decoupled")
     return ascending(rule) if ascends else rule
@@ -129,11 +128,15 @@ class RuleOptimizer(Optimizer):
         """Name of the rule of this group."""
         return self.method
 
+    def _plain_rule(self, group: Mapping[str, Any]) -> Rule:
+        """The rule of this group without weight decay, descending."""
+        return METHODS[self._method(group)]
+
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         decay = ""
         if not _is_zero(group.get("weight_decay", 0.0)):
             decay = "decoupled" if group.get("decoupled_weight_decay", False) else "coupled"
-        return _variant(self._method(group), decay, bool(group.get("maximize", False)))
+        return _variant(self._plain_rule(group), decay, bool(group.get("maximize", False)))
 
     def _hyper(self, group: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
         """The group's numbers under the rule's names, tensors as they are."""
