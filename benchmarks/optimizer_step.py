@@ -1,7 +1,7 @@
 """One optimizer step against torch's own classes, other libraries' and what memory allows. float32, all cores.
 
 floor: the seven memory streams of Adam and M-SVAG (read theta, g and two states, write theta and the states) with one
-multiply-add each, by the same kernel machinery. Rows with a dissection reduce every statistic of the scope at every step.
+multiply-add each, by the same kernel machinery. Rows with a dissection reduce every statistic of the scope each step.
 share: bytes that must move a second, as a share of the best rate that any row of the 25 million reaches.
 """
 
@@ -109,8 +109,8 @@ def peers() -> dict[str, Make]:
     except ImportError:
         return found
     return found | {
-        "pytorch_optimizer.MSVAG": lambda p: pytorch_optimizer.MSVAG(p),
-        "pytorch_optimizer.AdamW": lambda p: pytorch_optimizer.AdamW(p),
+        "pytorch_optimizer.MSVAG": pytorch_optimizer.MSVAG,
+        "pytorch_optimizer.AdamW": pytorch_optimizer.AdamW,
     }
 
 

@@ -1,5 +1,6 @@
 """Maps of the playground: one number per setting, over two ranges of settings, sent coarse first and then in bands."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -148,7 +149,7 @@ def _cells(query: MapRequest, place: Landscape, xs: Array, ys: Array, steps: int
             else:
                 numbers[axis.name] = values
         observe = {"basin": "theta", "winner": "loss"}.get(query.quantity, query.quantity)
-        reach = _NEAR * float(np.hypot(*(high - low for low, high in (*place.view, (0.0, 0.0))[:2])))
+        reach = _NEAR * math.hypot(*(high - low for low, high in place.view))
         found = sweep(
             method.rule,
             place,
