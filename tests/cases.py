@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from stepscope import optim
+from stepscope.rules import METHODS, ascending, decayed
 
-__all__ = ["CASES", "TORCH_TWINS", "Case"]
+__all__ = ["CASES", "RULES", "TORCH_TWINS", "Case"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,11 @@ CASES = [
     Case("adam-one-beta", optim.AdamOneBeta, {"lr": 1e-2}),
 ]
 TORCH_TWINS = [case for case in CASES if case.theirs is not None]
+
+# What every backend is tested with: each rule, and each way to change one.
+RULES = [
+    *METHODS.values(),
+    decayed(METHODS["msvag"], decoupled=False),
+    decayed(METHODS["adam"], decoupled=True),
+    ascending(METHODS["adam"]),
+]

@@ -21,23 +21,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stepscope.graph import machine
-from stepscope.graph.expression import SYMBOLS, as_symbol, prepared, symbol, trace
-from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream, counts_width
-from stepscope.rules import Rule
-from stepscope.rules.averages import welford
-from stepscope.rules.statistics import (
-    BINS,
-    EVERYWHERE,
-    HISTOGRAMS,
-    SAMPLE_BLOCK,
-    Numbers,
-    Step,
-    period,
-    statistics,
+from stepscope.graph.expression import prepared
+from stepscope.graph.streams import CHUNK, Kernel, counts_width
+from stepscope.optim.backends.passes import (
+    MEAN_KEPT,
+    STORAGE,
+    Described,
+    Layout,
+    looking,
+    number_type,
+    state_dtype,
+    stepping,
+    unfit,
 )
+from stepscope.rules import Rule
+from stepscope.rules.statistics import BINS, HISTOGRAMS, SAMPLE_BLOCK, Numbers, period
 
 __all__ = [
     "FORMATS",
+    "MEAN_KEPT",
     "Batch",
     "Counted",
     "Layout",
@@ -55,77 +57,23 @@ __all__ = [
 
 available = machine.available
 
-_STORAGE = {
-    torch.float32: "float32",
-    torch.float64: "float64",
-    torch.complex64: "float32",
-    torch.complex128: "float64",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
 _has_half = cache(machine.has_half)
-FORMATS = frozenset(_STORAGE)
-_PLAIN = (Tensor, torch.nn.Parameter)
-MEAN_KEPT = "kept.m", "kept.S"  # streams of averages that are kept beside a rule
+FORMATS = frozenset(STORAGE)
 
 
 # --- which tensors ----------------------------------------------------------------------------------------------------
 
 
-def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Dtype of the state of a parameter of this dtype."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
 def obstacle(theta: Tensor, g: Tensor, state: Iterable[Any]) -> str | None:
-    """Why these tensors cannot be stepped by a kernel, or None: plain, dense, on the CPU, laid out alike."""
-    if theta.dtype not in _STORAGE:
-        return f"dtype {theta.dtype}"
+    """Why these CPU tensors cannot be stepped by a kernel, or None."""
+    if not available():
+        return "llvmlite cannot be loaded"
     if theta.dtype is torch.float16 and not _has_half():
         return "float16 on a processor that cannot convert it"
-    tensors = (theta, g, *state)
-    for test, name in _UNFIT.items():
-        if any(map(test, tensors)):
-            return name
-    wide = state_dtype(theta.dtype)
-    alike = g.dtype == theta.dtype and all(t.dtype == wide for t in tensors[2:])
-    if not alike or any(t.shape != theta.shape for t in tensors):
-        return "a gradient or state of another shape or dtype"
-    if all(map(Tensor.is_contiguous, tensors)):
-        return None
-    alike = _is_dense(theta.shape, theta.stride()) and all(t.stride() == theta.stride() for t in tensors)
-    return None if alike else "strided tensors"
-
-
-_UNFIT: Mapping[Callable[[Any], bool], str] = {
-    lambda t: type(t) not in _PLAIN: "tensors of other classes",
-    lambda t: t.layout is not torch.strided: "tensors that are not dense",
-    lambda t: t.device.type != "cpu": "tensors on other devices",
-    lambda t: t.is_neg() or t.is_conj(): "lazily negated or conjugated tensors",
-}
-
-
-def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether the elements fill a piece of memory, each its own place: any order of dimensions, no gaps."""
-    expected = 1
-    for stride, size in sorted(zip(strides, shape, strict=True)):
-        if size == 1:
-            continue
-        if stride != expected:
-            return False
-        expected *= size
-    return True
+    return unfit(theta, g, state)
 
 
 # --- programs ---------------------------------------------------------------------------------------------------------
-
-
-class Layout(NamedTuple):
-    """The streams of the two averages; raw: of g and g^2 from 0 on, else a bias-corrected mean and v - m^2."""
-
-    mean: str
-    second: str
-    raw: bool
 
 
 def _where(condition: bool, a: Any, b: Any) -> Any:
@@ -139,60 +87,31 @@ _HOST: Any = SimpleNamespace(sqrt=lambda x: x**0.5, abs=abs, where=_where, min=m
 class Program:
     """A kernel, the terms it sums up, in order, and the dtype of the numbers that all elements share."""
 
-    def __init__(self, kernel: Kernel, terms: tuple[str, ...], dtype: Any) -> None:
-        self.kernel, self.terms, self._dtype = kernel, terms, dtype
+    def __init__(self, kernel: Any, terms: tuple[str, ...], dtype: Any) -> None:
+        """kernel: of any backend; its `host` are the graphs of these numbers."""
+        self.kernel, self.terms, self.dtype = kernel, terms, dtype
         self._numbers = prepared(kernel.host, _HOST)
 
     def shared(self, inputs: Mapping[str, float]) -> NDArray[Any]:
         """The numbers that all elements share, from hyper.*, scalars.* and number.* by name."""
-        return np.array([float(v) for v in self._numbers(inputs)] or [0.0], self._dtype)
+        return np.array([float(v) for v in self._numbers(inputs)] or [0.0], self.dtype)
 
 
-def _measured(step: Step, raw: bool) -> tuple[tuple[str, ...], Measured]:
-    """Names of the sums, and the graphs of the statistics."""
-    numbers = Numbers(*(symbol(f"number.{name}") for name in Numbers._fields))
-    careful = statistics(SYMBOLS, step, numbers, raw=raw, inside=symbol("inside"))
-    trusting = statistics(SYMBOLS, step, numbers, raw=raw, trusting=True)
-    graphs = [[as_symbol(x) for part in found[:2] for x in part.values()] for found in (careful, trusting)]
-    count = len(careful.sums)
-    return tuple(careful.sums), Measured(EVERYWHERE, graphs[0][:count], graphs[0][count:], careful.gaps, graphs[1])
+def _compiled(what: Described) -> Program:
+    kernel = Kernel(what.precision, what.streams, what.graphs, BINS)
+    return Program(kernel, what.terms, number_type(what.precision))
 
 
 @cache
 def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | None) -> Program:
-    """The kernel of a rule in a dtype.
-
-    averaged: streams MEAN_KEPT hold averages of g that are kept beside the rule.
-    measured: the streams of the two averages that are measured; None measures nothing.
-    """
-    storage = _STORAGE[dtype]
-    wide = "float64" if storage == "float64" else "float32"
-    g = symbol("g")
-    traced = trace(rule)
-    streams = [Stream("theta", storage, traced.theta), Stream("g", storage)]
-    streams += [Stream(f"state.{name}", wide, root) for name, root in traced.state.items()]
-    if averaged:
-        kept = welford(SYMBOLS, g, symbol(MEAN_KEPT[0]), symbol(MEAN_KEPT[1]), symbol("number.weight"))
-        streams += [Stream(name, wide, root) for name, root in zip(MEAN_KEPT, kept, strict=True)]
-    number = np.float64 if wide == "float64" else np.float32
-    if measured is None:
-        return Program(Kernel(wide, streams), (), number)
-    mean, second = symbol(f"new.{measured.mean}"), symbol(f"new.{measured.second}")
-    names, graphs = _measured(Step(g, mean, second, symbol("theta"), symbol("new.theta")), measured.raw)
-    return Program(Kernel(wide, streams, graphs, BINS), names, number)
+    """The kernel of a rule in a dtype, as in `passes.stepping`."""
+    return _compiled(stepping(rule, dtype, averaged, measured))
 
 
 @cache
 def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool) -> Program:
-    """The kernel that measures a step that is over: streams g, mean, second, before, after.
-
-    storage: dtype of the gradient and the weights.  averages: of the two averages.
-    """
-    stored, kept = _STORAGE[storage], _STORAGE[averages]
-    wide = "float64" if "float64" in (stored, kept) else "float32"
-    streams = [Stream(name, kept if name in ("mean", "second") else stored) for name in Step._fields]
-    names, graphs = _measured(Step(*map(symbol, Step._fields)), raw)
-    return Program(Kernel(wide, streams, graphs, BINS), names, np.float64 if wide == "float64" else np.float32)
+    """The kernel that measures a step that is over, as in `passes.looking`."""
+    return _compiled(looking(storage, averages, raw))
 
 
 def named(numbers: Numbers) -> dict[str, float]:
@@ -209,13 +128,15 @@ class Batch:
     All are known to have no `obstacle`. Tensors of no elements are not in a batch.
     """
 
+    chunk = CHUNK
+
     def __init__(self, streams: Sequence[Sequence[Tensor]]) -> None:
         self.sizes = [p.numel() * (2 if p.is_complex() else 1) for p in streams[0]]
         self.elements = sum(self.sizes)
         self.table = np.empty((len(self.sizes), 1 + len(streams)), np.int64)
         for s, column in enumerate(streams):
             self.table[:, 1 + s] = list(map(Tensor.data_ptr, column))
-        self.chunks, self.starts = chunked(self.sizes)
+        self.chunks, self.starts = chunked(self.sizes, self.chunk)
         self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
 
     def move_gradients(self, addresses: Sequence[int]) -> None:
@@ -230,14 +151,14 @@ class Batch:
         return self._results
 
 
-def chunked(sizes: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def chunked(sizes: Sequence[int], chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of chunks that cover the tensors, all of at least one element, and each tensor's first row."""
     size = np.array(sizes, np.int64)
-    numbers = -(-size // CHUNK)
+    numbers = -(-size // chunk)
     starts = np.cumsum(numbers) - numbers
     owner = np.repeat(np.arange(len(sizes)), numbers)
-    first = (np.arange(len(owner)) - starts[owner]) * CHUNK
-    last = np.minimum(first + CHUNK, size[owner])
+    first = (np.arange(len(owner)) - starts[owner]) * chunk
+    last = np.minimum(first + chunk, size[owner])
     periods = np.array([period(n) for n in sizes], np.int64)[owner]
     return np.ascontiguousarray(np.stack([owner, first, last, periods, first // SAMPLE_BLOCK], 1)), starts
 

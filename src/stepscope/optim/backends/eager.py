@@ -204,12 +204,12 @@ def _scalar_table(rule: Rule, values: tuple[tuple[str, float], ...], device: tor
     )
 
 
-def device_scalars(rule: Rule, hyper: Mapping[str, float], step: Tensor) -> dict[str, Tensor]:
-    """The scalars of step `step`, a counter on a device, as tensors there: nothing waits for the device."""
+def device_scalars(rule: Rule, hyper: Mapping[str, Any], step: Tensor) -> dict[str, Tensor]:
+    """The scalars of step `step`, a counter or several on a device, as tensors there: nothing waits for the device."""
     needed = sorted({name for scalar in rule.scalars.values() for name in scalar.needs})
-    table = _scalar_table(rule, tuple((name, hyper[name]) for name in needed), step.device)
+    table = _scalar_table(rule, tuple((name, float(hyper[name])) for name in needed), step.device)
     row = table[(step.double() - 1).clamp(max=len(table) - 1).long()]
-    return dict(zip(rule.scalars, row.unbind(), strict=True))
+    return dict(zip(rule.scalars, row.unbind(-1), strict=True))
 
 
 # --- distributed tensors ----------------------------------------------------------------------------------------------
