@@ -19,8 +19,7 @@ from stepscope.graph.expression import SYMBOLS, primitive, symbol
 from stepscope.graph.numpy_namespace import NUMPY
 from stepscope.graph.streams import Stream
 from stepscope.graph.triton import printed
-from stepscope.optim.backends import cuda
-from stepscope.optim.backends.passes import Described
+from stepscope.optim.backends import cpu, cuda
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -48,7 +47,8 @@ def _quiet_interpreter():
 
 def computed(root, a, b, precision="float64"):
     """The root for inputs a and b, element by element."""
-    program = cuda.compiled(Described(precision, [Stream("a", precision, root), Stream("b", precision)]))
+    kernel = cuda.Kernel(precision, [Stream("a", precision, root), Stream("b", precision)])
+    program = cpu.Program(kernel, (), np.dtype(precision).type)
     a, b = (torch.tensor(x, dtype=getattr(torch, precision), device=DEVICE) for x in (a, b))
     cuda.launch(program, cuda.Batch([[a], [b]]), [program.shared({})])
     return a.cpu().numpy()

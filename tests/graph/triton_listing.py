@@ -16,12 +16,26 @@ from triton.compiler import ASTSource
 from stepscope.graph.elementary import rewrite
 from stepscope.graph.expression import order
 from stepscope.graph.streams import BLOCK, split
-from stepscope.optim.backends import cuda
-from stepscope.optim.backends.passes import Layout, stepping
+from stepscope.optim.backends import cpu, cuda
 from stepscope.rules import METHODS
 
 TYPES = {"table": "*i64", "chunks": "*i64", "sums": "*fp64", "counts": "*i32", "starts": "*i64", "out": "*fp64"}
-MEASURED = {"msvag": Layout("state.m", "state.S", False), "adam": Layout("state.exp_avg", "state.exp_avg_sq", True)}
+MEASURED = {
+    "msvag": cpu.Layout("state.m", "state.S", False),
+    "adam": cpu.Layout("state.exp_avg", "state.exp_avg_sq", True),
+}
+
+
+ROOTS = {}
+
+
+class Kernel(cuda.Kernel):
+    """Remembers what it was made of."""
+
+    def __init__(self, precision, streams, measured=None, bins=0):
+        super().__init__(precision, streams, measured, bins)
+        ROOTS[self] = [s.root for s in streams if s.root is not None]
+        ROOTS[self] += [*measured.terms, *measured.places] if measured else []
 
 
 def listing(kernel, constants, number, capability):
@@ -39,13 +53,10 @@ def main():
     results = []
     for rule, dtype, measured, capability in json.loads(sys.argv[1]):
         layout = MEASURED[rule] if measured else None
-        program = cuda.program(METHODS[rule], getattr(torch, dtype), False, layout)
+        program = cpu.program(METHODS[rule], getattr(torch, dtype), False, layout, Kernel)
         number = "*fp64" if dtype == "float64" else "*fp32"
         step = listing(program.kernel.step, {"ALIGNED": True}, number, capability)
-        what = stepping(METHODS[rule], getattr(torch, dtype), False, layout)
-        roots = [s.root for s in what.streams if s.root is not None]
-        roots += [*what.graphs.terms, *what.graphs.places] if measured else []
-        graph = Counter(node.op for node in order(rewrite(split(roots)[1])))
+        graph = Counter(node.op for node in order(rewrite(split(ROOTS[program.kernel])[1])))
         if measured:
             listing(program.kernel.combine, {"TERMS": 18, "WIDTH": 32}, number, capability)
         results.append({"instructions": step, "graph": graph})

@@ -174,8 +174,9 @@ class Pass(NamedTuple):
         step(table, chunks, numbers, [sums, counts,] ALIGNED)
     for as many programs as there are chunks.  table[tensor]: the row of its numbers, then the address of each stream.
     chunks[program]: (tensor, first, last, period, -) as in `streams.Kernel`.  numbers[row]: the shared numbers, at
-    least one column.  sums[program, term]: float64, written.  counts[tensor, histogram, bin]: int32, added to; bin 0
-    is left alone.  ALIGNED: whether all addresses and all sizes divide by 16, so that whole vectors are read.
+    least one column.  sums[program, term]: float64, written.  counts[tensor]: int32, added to, each histogram from its
+    start on; bin 0 is left alone.  ALIGNED: whether all addresses and all sizes divide by 16, so that whole vectors are
+    read.
 
     Where something is measured, there is a second kernel for as many programs as there are tensors:
         combine(sums, starts, out, TERMS, WIDTH)
@@ -186,16 +187,21 @@ class Pass(NamedTuple):
     host: list[Symbol]
 
 
-def printed(precision: str, streams: Sequence[Stream], measured: Measured | None = None, bins: int = 0) -> Pass:
-    """The pass over these streams.  precision: what is computed in, "float64" or "float32".  bins: of a histogram."""
+def printed(
+    precision: str, streams: Sequence[Stream], measured: Measured | None = None, starts: Sequence[int] = (0,)
+) -> Pass:
+    """The pass over these streams.
+
+    precision: what is computed in, "float64" or "float32".  starts: where each histogram begins in a tensor's counts,
+    and where they end.
+    """
     written = [s.root for s in streams if s.root is not None]
     terms, places = (measured.terms, measured.places) if measured else ((), ())
     host, roots = split([*written, *terms, *places])
     parts = iter(roots)
     written, totals, places = ([next(parts) for _ in part] for part in (written, terms, places))
-    lines = _kernel(
-        precision, streams, len(host), written, totals, places, measured.everywhere if measured else 0, bins
-    )
+    everywhere = measured.everywhere if measured else 0
+    lines = _kernel(precision, streams, len(host), written, totals, places, everywhere, starts)
     return Pass("\n".join([HEADER, *lines, *([_COMBINE] if measured else []), ""]), host)
 
 
@@ -207,7 +213,7 @@ def _kernel(
     terms: Sequence[Symbol],
     places: Sequence[Symbol],
     everywhere: int,
-    bins: int,
+    starts: Sequence[int],
 ) -> list[str]:
     e = Emitter(precision)
     zero, one = e.constant(0.0), e.constant(1.0)
@@ -258,7 +264,7 @@ def _kernel(
             e.line(f"t{j} = t{j} + tl.sum({spread}, axis=0).to(tl.float64)")
         for h, value in enumerate(e.emit(places, inputs)):
             place = e.let(f"{value}.to(tl.int32)")
-            counted = e.let(f"counts + (tensor * {len(places)} + {h}) * {bins} + {place}")
+            counted = e.let(f"counts + tensor * {starts[-1]} + {starts[h]} + {place}")
             e.line(f"tl.atomic_add({counted}, 1, mask=inside & ({place} > 0), sem='relaxed')")
         for j in range(len(terms)):
             total = f"tl.sum(t{j}, axis=0).to(tl.float64)" if j < everywhere else f"t{j}"

@@ -15,7 +15,6 @@ from torch import Tensor
 from stepscope import optim
 from stepscope.optim import base
 from stepscope.optim.backends import cpu, cuda, devices, eager
-from stepscope.optim.backends.passes import MEAN_KEPT, Layout
 from stepscope.optim.sums import Request
 from stepscope.rules import METHODS, Rule
 from stepscope.rules.statistics import BINS, SAMPLE_BLOCK, Numbers
@@ -80,7 +79,7 @@ def test_one_step_is_the_eager_step(rule: Rule, dtype: torch.dtype):
         a.copy_(b)
 
 
-def measured_twice(rule: str, layout: Layout | None, sizes: list[int], spoil: bool) -> tuple[Any, Any, Any]:
+def measured_twice(rule: str, layout: cpu.Layout | None, sizes: list[int], spoil: bool) -> tuple[Any, Any, Any]:
     """One measured step of the same tensors by the CPU's kernel and by Triton's: the program and what they counted."""
     generator = torch.Generator().manual_seed(3)
     method = METHODS[rule]
@@ -100,7 +99,9 @@ def measured_twice(rule: str, layout: Layout | None, sizes: list[int], spoil: bo
     found = []
     for backend in (cpu, cuda):
         mine = [[t.clone().to(DEVICE if backend is cuda else "cpu") for t in column] for column in streams]
-        program = backend.program(method, torch.float32, layout is None, layout or Layout(*MEAN_KEPT, raw=False))
+        program = backend.program(
+            method, torch.float32, layout is None, layout or cpu.Layout(*cpu.MEAN_KEPT, raw=False)
+        )
         found.append(backend.launch(program, backend.Batch(mine), [program.shared(inputs)] * len(sizes)))
     return program, *found
 
@@ -109,12 +110,12 @@ def measured_twice(rule: str, layout: Layout | None, sizes: list[int], spoil: bo
 @pytest.mark.parametrize(
     ("rule", "layout"),
     [
-        ("msvag", Layout("state.m", "state.S", False)),
-        ("adam", Layout("state.exp_avg", "state.exp_avg_sq", True)),
+        ("msvag", cpu.Layout("state.m", "state.S", False)),
+        ("adam", cpu.Layout("state.exp_avg", "state.exp_avg_sq", True)),
         ("sgd", None),
     ],
 )
-def test_statistics_are_those_of_the_cpu(rule: str, layout: Layout | None, spoil: bool):
+def test_statistics_are_those_of_the_cpu(rule: str, layout: cpu.Layout | None, spoil: bool):
     """Tensors shorter than a block, of many chunks, and one so long that blocks are sampled, its last one not whole.
 
     All terms are positive: sums of rounded ones agree to 1e-6. Of 130,000 places some lie an ulp from an edge, and what
@@ -140,8 +141,8 @@ def test_a_second_pass_measures_what_the_cpu_s_does():
     for backend, device in ((cpu, torch.device("cpu")), (cuda, DEVICE)):
         program = backend.measuring(torch.bfloat16, torch.float32, False)
         inputs = cpu.named(Numbers(per_lr=10.0))
-        batch = backend.Batch([[x.to(device) for x in column] for column in streams])
-        found.append(backend.launch(program, batch, [program.shared(inputs)] * 2))
+        there = [[x.to(device) for x in column] for column in streams]
+        found.append(backend.launch(program, backend.Batch(there), [program.shared(inputs)] * 2))
     np.testing.assert_allclose(found[1].sums, found[0].sums, rtol=1e-6)
     assert np.abs(found[1].counts[:, :, 1:] - found[0].counts[:, :, 1:]).sum() <= 5
 
@@ -172,8 +173,8 @@ def test_a_16_bit_number_is_rounded_to_the_nearest_and_ties_to_even():
     for dtype in (torch.bfloat16, torch.float16):
         theta = torch.zeros(len(values), dtype=dtype, device=DEVICE)
         program = cuda.program(rule, dtype, False, None)
-        batch = cuda.Batch([[theta], [torch.zeros_like(theta)], [values.clone()]])
-        cuda.launch(program, batch, [program.shared({})])
+        g, x = torch.zeros_like(theta), values.clone()  # a batch keeps nothing alive
+        cuda.launch(program, cuda.Batch([[theta], [g], [x]]), [program.shared({})])
         expected = values.to(dtype)
         ok = ~expected.isnan()
         assert torch.equal(theta.isnan(), ~ok)
@@ -245,7 +246,7 @@ def test_what_has_not_changed_is_not_sent_again_and_nothing_is_compiled_again(mo
     p = torch.nn.Parameter(torch.ones(5, device=DEVICE))
     p.grad = torch.ones(5, device=DEVICE)
     optimizer = optim.Adam([p])
-    cuda.program.cache_clear()
+    cpu.program.cache_clear()
     for t in range(20):
         optimizer.param_groups[0]["lr"] = 1 / (t + 1)
         optimizer.step()
@@ -255,7 +256,7 @@ def test_what_has_not_changed_is_not_sent_again_and_nothing_is_compiled_again(mo
     optimizer.step()
     assert sent[-2:] == [4, 8]
     assert old is not p.grad
-    assert cuda.program.cache_info().misses == 1
+    assert cpu.program.cache_info().misses == 1
 
 
 def test_capturable_steps_count_and_compute_their_numbers_on_the_device():
@@ -321,7 +322,7 @@ def test_without_triton_steps_are_eager_and_it_is_said_once(
 ):
     """A warning for whom asked for fused=True, a line in the log for others."""
     monkeypatch.setattr(cuda, "available", lambda: False)
-    cuda._unusable.cache_clear()
+    cuda.unusable.cache_clear()
     base._warn_once.cache_clear()
     base._inform_once.cache_clear()
     try:
@@ -340,7 +341,7 @@ def test_without_triton_steps_are_eager_and_it_is_said_once(
         assert optimizer.engine(p) == "eager: Triton cannot be imported"
         torch.testing.assert_close(p.detach().cpu(), torch.full((3,), 0.25))
     finally:
-        cuda._unusable.cache_clear()
+        cuda.unusable.cache_clear()
 
 
 def test_a_compiler_that_fails_is_an_obstacle_and_no_error(monkeypatch: pytest.MonkeyPatch):
@@ -348,12 +349,12 @@ def test_a_compiler_that_fails_is_an_obstacle_and_no_error(monkeypatch: pytest.M
         raise OSError("no C compiler")
 
     monkeypatch.setattr(cuda, "launch", fail)
-    cuda._unusable.cache_clear()
+    cuda.unusable.cache_clear()
     try:
         p = torch.ones(3, device=DEVICE)
         assert cuda.obstacle(p, p, []) == "Triton cannot compile here (OSError: no C compiler)"
     finally:
-        cuda._unusable.cache_clear()
+        cuda.unusable.cache_clear()
 
 
 # --- on a GPU ---------------------------------------------------------------------------------------------------------

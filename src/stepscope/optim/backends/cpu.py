@@ -21,25 +21,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stepscope.graph import machine
-from stepscope.graph.expression import prepared
-from stepscope.graph.streams import CHUNK, Kernel, counts_width
-from stepscope.optim.backends.passes import (
-    MEAN_KEPT,
-    STORAGE,
-    Described,
-    Layout,
-    looking,
-    number_type,
-    state_dtype,
-    stepping,
-    unfit,
-)
+from stepscope.graph.expression import SYMBOLS, as_symbol, prepared, symbol, trace
+from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream, counts_width
 from stepscope.rules import Rule
-from stepscope.rules.statistics import BINS, HISTOGRAMS, SAMPLE_BLOCK, Numbers, period
+from stepscope.rules.averages import welford
+from stepscope.rules.statistics import (
+    BINS,
+    EVERYWHERE,
+    HISTOGRAMS,
+    SAMPLE_BLOCK,
+    Numbers,
+    Step,
+    period,
+    statistics,
+)
 
 __all__ = [
     "FORMATS",
-    "MEAN_KEPT",
     "Batch",
     "Counted",
     "Layout",
@@ -53,27 +51,96 @@ __all__ = [
     "obstacle",
     "program",
     "state_dtype",
+    "unfit",
+    "unusable",
 ]
 
 available = machine.available
 
+_STORAGE = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.complex64: "float32",
+    torch.complex128: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
 _has_half = cache(machine.has_half)
-FORMATS = frozenset(STORAGE)
+FORMATS = frozenset(_STORAGE)
+_PLAIN = (Tensor, torch.nn.Parameter)
+MEAN_KEPT = "kept.m", "kept.S"  # streams of averages that are kept beside a rule
 
 
 # --- which tensors ----------------------------------------------------------------------------------------------------
 
 
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Dtype of the state of a parameter of this dtype."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
 def obstacle(theta: Tensor, g: Tensor, state: Iterable[Any]) -> str | None:
     """Why these CPU tensors cannot be stepped by a kernel, or None."""
-    if not available():
-        return "llvmlite cannot be loaded"
+    if reason := unusable(theta.device):
+        return reason
     if theta.dtype is torch.float16 and not _has_half():
         return "float16 on a processor that cannot convert it"
     return unfit(theta, g, state)
 
 
+def unusable(device: torch.device) -> str | None:
+    """Why nothing can be compiled for this device, or None."""
+    return None if available() else "llvmlite cannot be loaded"
+
+
+def unfit(theta: Tensor, g: Tensor, state: Iterable[Any]) -> str | None:
+    """Why no kernel steps these tensors, or None: plain, dense, on one device, laid out alike."""
+    if theta.dtype not in _STORAGE:
+        return f"dtype {theta.dtype}"
+    tensors = (theta, g, *state)
+    for test, name in _UNFIT.items():
+        if any(map(test, tensors)):
+            return name
+    if any(t.device != theta.device for t in tensors):
+        return "tensors on other devices"
+    wide = state_dtype(theta.dtype)
+    alike = g.dtype == theta.dtype and all(t.dtype == wide for t in tensors[2:])
+    if not alike or any(t.shape != theta.shape for t in tensors):
+        return "a gradient or state of another shape or dtype"
+    if all(map(Tensor.is_contiguous, tensors)):
+        return None
+    alike = _is_dense(theta.shape, theta.stride()) and all(t.stride() == theta.stride() for t in tensors)
+    return None if alike else "strided tensors"
+
+
+_UNFIT: Mapping[Callable[[Any], bool], str] = {
+    lambda t: type(t) not in _PLAIN: "tensors of other classes",
+    lambda t: t.layout is not torch.strided: "tensors that are not dense",
+    lambda t: t.is_neg() or t.is_conj(): "lazily negated or conjugated tensors",
+}
+
+
+def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether the elements fill a piece of memory, each its own place: any order of dimensions, no gaps."""
+    expected = 1
+    for stride, size in sorted(zip(strides, shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
 # --- programs ---------------------------------------------------------------------------------------------------------
+
+
+class Layout(NamedTuple):
+    """The streams of the two averages; raw: of g and g^2 from 0 on, else a bias-corrected mean and v - m^2."""
+
+    mean: str
+    second: str
+    raw: bool
 
 
 def _where(condition: bool, a: Any, b: Any) -> Any:
@@ -97,21 +164,51 @@ class Program:
         return np.array([float(v) for v in self._numbers(inputs)] or [0.0], self.dtype)
 
 
-def _compiled(what: Described) -> Program:
-    kernel = Kernel(what.precision, what.streams, what.graphs, BINS)
-    return Program(kernel, what.terms, number_type(what.precision))
+def _measured(step: Step, raw: bool) -> tuple[tuple[str, ...], Measured]:
+    """Names of the sums, and the graphs of the statistics."""
+    numbers = Numbers(*(symbol(f"number.{name}") for name in Numbers._fields))
+    careful = statistics(SYMBOLS, step, numbers, raw=raw, inside=symbol("inside"))
+    trusting = statistics(SYMBOLS, step, numbers, raw=raw, trusting=True)
+    graphs = [[as_symbol(x) for part in found[:2] for x in part.values()] for found in (careful, trusting)]
+    count = len(careful.sums)
+    return tuple(careful.sums), Measured(EVERYWHERE, graphs[0][:count], graphs[0][count:], careful.gaps, graphs[1])
 
 
 @cache
-def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | None) -> Program:
-    """The kernel of a rule in a dtype, as in `passes.stepping`."""
-    return _compiled(stepping(rule, dtype, averaged, measured))
+def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | None, kernel: Any = Kernel) -> Program:
+    """The kernel of a rule in a dtype; `kernel` makes it.
+
+    averaged: streams MEAN_KEPT hold averages of g that are kept beside the rule.
+    measured: the streams of the two averages that are measured; None measures nothing.
+    """
+    storage = _STORAGE[dtype]
+    wide = "float64" if storage == "float64" else "float32"
+    g = symbol("g")
+    traced = trace(rule)
+    streams = [Stream("theta", storage, traced.theta), Stream("g", storage)]
+    streams += [Stream(f"state.{name}", wide, root) for name, root in traced.state.items()]
+    if averaged:
+        kept = welford(SYMBOLS, g, symbol(MEAN_KEPT[0]), symbol(MEAN_KEPT[1]), symbol("number.weight"))
+        streams += [Stream(name, wide, root) for name, root in zip(MEAN_KEPT, kept, strict=True)]
+    number = np.float64 if wide == "float64" else np.float32
+    if measured is None:
+        return Program(kernel(wide, streams), (), number)
+    mean, second = symbol(f"new.{measured.mean}"), symbol(f"new.{measured.second}")
+    names, graphs = _measured(Step(g, mean, second, symbol("theta"), symbol("new.theta")), measured.raw)
+    return Program(kernel(wide, streams, graphs, BINS), names, number)
 
 
 @cache
-def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool) -> Program:
-    """The kernel that measures a step that is over, as in `passes.looking`."""
-    return _compiled(looking(storage, averages, raw))
+def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool, kernel: Any = Kernel) -> Program:
+    """The kernel that measures a step that is over: streams g, mean, second, before, after.
+
+    storage: dtype of the gradient and the weights.  averages: of the two averages.
+    """
+    stored, kept = _STORAGE[storage], _STORAGE[averages]
+    wide = "float64" if "float64" in (stored, kept) else "float32"
+    streams = [Stream(name, kept if name in ("mean", "second") else stored) for name in Step._fields]
+    names, graphs = _measured(Step(*map(symbol, Step._fields)), raw)
+    return Program(kernel(wide, streams, graphs, BINS), names, np.float64 if wide == "float64" else np.float32)
 
 
 def named(numbers: Numbers) -> dict[str, float]:

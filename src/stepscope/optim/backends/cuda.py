@@ -26,8 +26,8 @@ from torch import Tensor
 
 from stepscope.graph import triton
 from stepscope.graph.expression import evaluate
+from stepscope.graph.streams import Measured, Stream
 from stepscope.optim.backends import cpu, eager
-from stepscope.optim.backends.passes import Described, Layout, looking, number_type, stepping, unfit
 from stepscope.rules import METHODS, Rule
 from stepscope.rules.statistics import BINS, HISTOGRAMS
 
@@ -36,14 +36,13 @@ __all__ = [
     "Batch",
     "Counted",
     "Kernel",
-    "Program",
     "available",
-    "compiled",
     "device_numbers",
     "launch",
     "measuring",
     "obstacle",
     "program",
+    "unusable",
 ]
 
 OPTIONS: Mapping[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
@@ -66,11 +65,11 @@ def available() -> bool:
 
 def obstacle(theta: Tensor, g: Tensor, state: Iterable[Any]) -> str | None:
     """Why these tensors of a GPU cannot be stepped by a kernel, or None."""
-    return unfit(theta, g, state) or _unusable(theta.device)
+    return unusable(theta.device) or cpu.unfit(theta, g, state)
 
 
 @cache
-def _unusable(device: torch.device) -> str | None:
+def unusable(device: torch.device) -> str | None:
     """Why nothing can be compiled for this device, or None: a step of one element is tried."""
     if not available():
         return "Triton cannot be imported"
@@ -91,8 +90,12 @@ def _unusable(device: torch.device) -> str | None:
 class Kernel:
     """The compiled functions of a pass, and the graphs of the shared numbers in order."""
 
-    def __init__(self, what: Described) -> None:
-        text, self.host = triton.printed(what.precision, what.streams, what.graphs, BINS)
+    def __init__(
+        self, precision: str, streams: Sequence[Stream], measured: Measured | None = None, bins: int = 0
+    ) -> None:
+        """As of `streams.Kernel`."""
+        self.histograms = range(0, bins * len(HISTOGRAMS) + 1, bins) if measured else (0,)
+        text, self.host = triton.printed(precision, streams, measured, self.histograms)
         found = _load(text)
         self.step: Any = found["step"]
         self.combine: Any = found.get("combine")
@@ -112,24 +115,14 @@ def _load(text: str) -> dict[str, Any]:
     return module
 
 
-Program = cpu.Program
+def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: cpu.Layout | None) -> cpu.Program:
+    """As `cpu.program`."""
+    return cpu.program(rule, dtype, averaged, measured, Kernel)
 
 
-def compiled(what: Described) -> Program:
-    """The program of a pass."""
-    return Program(Kernel(what), what.terms, number_type(what.precision))
-
-
-@cache
-def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | None) -> Program:
-    """The kernel of a rule in a dtype, as in `passes.stepping`."""
-    return compiled(stepping(rule, dtype, averaged, measured))
-
-
-@cache
-def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool) -> Program:
-    """The kernel that measures a step that is over, as in `passes.looking`."""
-    return compiled(looking(storage, averages, raw))
+def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool) -> cpu.Program:
+    """As `cpu.measuring`."""
+    return cpu.measuring(storage, averages, raw, Kernel)
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -217,7 +210,7 @@ class Counted:
         return counts.reshape(self._tensors, len(HISTOGRAMS), BINS)
 
 
-def launch(program: Program, batch: Batch, numbers: Sequence[NDArray[Any]] | Tensor) -> Counted | None:
+def launch(program: cpu.Program, batch: Batch, numbers: Sequence[NDArray[Any]] | Tensor) -> Counted | None:
     """Run the program over the batch.
 
     numbers: the `shared` ones of each tensor, or a tensor of them on the device, a row a tensor.
@@ -274,7 +267,12 @@ _DEVICE: Any = SimpleNamespace(**{**vars(eager.TORCH), "where": _where})
 
 
 def device_numbers(
-    program: Program, rule: Rule, hyper: Mapping[str, Any], steps: Sequence[Tensor], device: torch.device, count: int
+    program: cpu.Program,
+    rule: Rule,
+    hyper: Mapping[str, Any],
+    steps: Sequence[Tensor],
+    device: torch.device,
+    count: int,
 ) -> Tensor:
     """The shared numbers of `count` tensors whose steps are counted on their device, a row a tensor.
 

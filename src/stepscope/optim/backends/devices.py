@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stepscope.optim.backends import cpu, cuda
 
-__all__ = ["backend", "captures", "obstacle"]
+__all__ = ["backend", "captures", "obstacle", "unusable"]
 
 _BACKENDS: dict[str, Any] = {"cpu": cpu, "cuda": cuda}
 
@@ -18,6 +18,14 @@ def backend(device: torch.device) -> Any:
     return _BACKENDS[device.type]
 
 
+def unusable(device: torch.device) -> str | None:
+    """Why nothing is compiled for this device, or None."""
+    if device.type not in _BACKENDS:
+        return f"tensors on {device.type}"
+    reason = backend(device).unusable(device)
+    return str(reason) if reason else None
+
+
 def captures(device: torch.device) -> bool:
     """Whether the backend of this device can take the numbers of a step from there."""
     return hasattr(_BACKENDS.get(device.type), "device_numbers")
@@ -25,9 +33,9 @@ def captures(device: torch.device) -> bool:
 
 def obstacle(theta: Tensor, g: Tensor, state: Iterable[Any], *, capturable: bool) -> str | None:
     """Why these tensors cannot be stepped by a kernel, or None."""
-    if theta.device.type not in _BACKENDS:
-        return f"tensors on {theta.device.type}"
+    if reason := unusable(theta.device):
+        return reason
     if capturable and not captures(theta.device):
         return "capturable=True"
-    reason: str | None = backend(theta.device).obstacle(theta, g, state)
-    return reason
+    reason = backend(theta.device).obstacle(theta, g, state)
+    return str(reason) if reason else None
