@@ -1,6 +1,7 @@
 """The one table of methods that general tests run over."""
 
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from stepscope import optim
 from stepscope.rules import METHODS, ascending, decayed
 
-__all__ = ["CASES", "RULES", "TORCH_TWINS", "Case"]
+__all__ = ["CASES", "NO_TRITON", "RULES", "TORCH_TWINS", "Case"]
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,15 @@ RULES = [
     decayed(METHODS["adam"], decoupled=True),
     ascending(METHODS["adam"]),
 ]
+
+
+def _no_triton() -> str:
+    try:
+        version = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        return "Triton is not installed"
+    older = tuple(map(int, version.split(".")[:2])) < (3, 7)
+    return f"Triton {version} has an older interpreter and compiler interface than 3.7" if older else ""
+
+
+NO_TRITON = _no_triton()  # why its tests cannot run, or ""

@@ -1,6 +1,5 @@
 """The Triton emitter: every operation against NumPy, and the instructions that a GPU would run."""
 
-import importlib.util
 import itertools
 import json
 import math
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.cases import NO_TRITON
 from tests.tolerances import EPS32, EPS64
 
 from stepscope.graph import FUNCTIONS, PRIMITIVES, evaluate
@@ -21,7 +21,7 @@ from stepscope.graph.streams import Stream
 from stepscope.graph.triton import printed
 from stepscope.optim.backends import cpu, cuda
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+pytestmark = pytest.mark.skipif(bool(NO_TRITON), reason=NO_TRITON)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 A, B = symbol("a"), symbol("b")

@@ -1,7 +1,6 @@
 """The Triton step against the eager one. Without a GPU, Triton's interpreter steps tensors of the CPU."""
 
 import copy
-import importlib.util
 import logging
 import warnings
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.cases import CASES, RULES
+from tests.cases import CASES, NO_TRITON, RULES
 from torch import Tensor
 
 from stepscope import optim
@@ -19,7 +18,7 @@ from stepscope.optim.sums import Request
 from stepscope.rules import METHODS, Rule
 from stepscope.rules.statistics import BINS, SAMPLE_BLOCK, Numbers
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+pytestmark = pytest.mark.skipif(bool(NO_TRITON), reason=NO_TRITON)
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda", 0) if GPU else torch.device("cpu")
@@ -242,7 +241,7 @@ def test_what_has_not_changed_is_not_sent_again_and_nothing_is_compiled_again(mo
     """The step's numbers travel at each step, the tables of addresses and chunks only when they change."""
     sent: list[int] = []
     send = cuda._send
-    monkeypatch.setattr(cuda, "_send", lambda array, device: sent.append(array.dtype.itemsize) or send(array, device))
+    monkeypatch.setattr(cuda, "_send", lambda array, *more: sent.append(array.dtype.itemsize) or send(array, *more))
     p = torch.nn.Parameter(torch.ones(5, device=DEVICE))
     p.grad = torch.ones(5, device=DEVICE)
     optimizer = optim.Adam([p])
@@ -389,7 +388,7 @@ def test_a_cuda_graph_replays_the_step(method: str):
         optimizer = optim.METHODS[method]([p], lr=rate, capturable=True, fused=None if graphed else False)
 
         def step(p: Tensor = p, optimizer: Any = optimizer) -> None:
-            p.grad.copy_(torch.cos(p.detach()))
+            p.grad = torch.cos(p.detach())  # elsewhere, in the graph's own memory
             optimizer.step()
 
         stream = torch.cuda.Stream()

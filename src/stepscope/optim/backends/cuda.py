@@ -140,20 +140,30 @@ class Batch(cpu.Batch):
         self._chunks: Tensor | None = None
         self._starts: Tensor | None = None
         self._sent: tuple[NDArray[np.int64], Tensor] | None = None
+        self._spare: Tensor | None = None
 
     @property
     def aligned(self) -> bool:
         """Whether every tensor is made of whole vectors of 16 bytes."""
         return not self._uneven and not (self.table[:, 1:] % 16).any()
 
-    def tables(self) -> tuple[Tensor, Tensor]:
-        """The addresses and the chunks; what has not changed is not sent again."""
+    def tables(self, *, captured: bool) -> tuple[Tensor, Tensor]:
+        """The addresses and the chunks; what has not changed is not sent again.
+
+        captured: a CUDA graph may follow, whose gradients will lie elsewhere. While it is recorded no pinned memory can
+        be had, so that room for one more table is taken before.
+        """
         if self._chunks is None:
             self._chunks = _send(self.chunks, self.device)
         if self._sent is None or not np.array_equal(self._sent[0], self.table):
             table = self.table.copy()
-            self._sent = table, _send(table, self.device)
-        _keep(self._chunks, self._sent)
+            self._sent = table, _send(table, self.device, self._spare)
+        if self.device.type == "cuda" and captured:
+            if eager.is_capturing(self.device):
+                self._spare = None
+            elif self._spare is None:
+                self._spare = torch.empty(self.table.shape, dtype=torch.int64, pin_memory=True)
+        eager.hold(self.device, self._chunks, *self._sent)
         return self._sent[1], self._chunks
 
     def ends(self) -> Tensor:
@@ -163,26 +173,16 @@ class Batch(cpu.Batch):
         return self._starts
 
 
-_seen_by_graphs: list[Any] = []
+def _send(array: NDArray[Any], device: torch.device, spare: Tensor | None = None) -> Tensor:
+    """A copy of an array on the device, in the order of its stream; the host does not wait.
 
-
-def _capturing(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-
-
-def _keep(*tables: Any) -> None:
-    """Never free what a CUDA graph that is being captured reads."""
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-        _seen_by_graphs.append(tables)
-
-
-def _send(array: NDArray[Any], device: torch.device) -> Tensor:
-    """A copy of an array on the device, in the order of its stream; the host does not wait."""
+    spare: pinned memory of its shape, for a CUDA graph that is being recorded.
+    """
     host = torch.from_numpy(array)
     if device.type != "cuda":
         return host.clone()
-    pinned = host.pin_memory()
-    _keep(pinned)  # a graph reads it again at each replay; otherwise PyTorch reuses it only after the copy
+    pinned = spare.copy_(host) if spare is not None and eager.is_capturing(device) else host.pin_memory()
+    eager.hold(device, pinned)  # PyTorch itself reuses it no sooner than after the copy
     return pinned.to(device, non_blocking=True)
 
 
@@ -220,7 +220,7 @@ def launch(program: cpu.Program, batch: Batch, numbers: Sequence[NDArray[Any]] |
     if isinstance(numbers, Tensor):
         rows: Any = np.arange(len(batch.sizes))
         shared_ones = numbers
-    elif _capturing(device):
+    elif eager.is_capturing(device):
         raise RuntimeError(
             "a CUDA graph would repeat the numbers of this one step: construct the optimizer with capturable=True, "
             "and observe no step that is being captured"
@@ -230,7 +230,7 @@ def launch(program: cpu.Program, batch: Batch, numbers: Sequence[NDArray[Any]] |
         shared_ones = _send(distinct, device)
     batch.table[:, 0] = rows
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-        table, chunks = batch.tables()
+        table, chunks = batch.tables(captured=isinstance(numbers, Tensor))
         grid, tensors, terms = (len(batch.chunks),), len(batch.sizes), len(program.terms)
         if not terms:
             program.kernel.step[grid](table, chunks, shared_ones, ALIGNED=batch.aligned, **OPTIONS)
