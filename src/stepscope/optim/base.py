@@ -12,6 +12,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from stepscope.optim.backends import cpu, devices, eager
 from stepscope.optim.dispatch import Dispatcher, Job
+from stepscope.optim.moments import number
 from stepscope.optim.sums import Request, StepSums
 from stepscope.optim.watch import GRADIENT
 from stepscope.rules import METHODS, Rule, ascending, decayed
@@ -41,8 +42,7 @@ def _inform_once(text: str) -> None:
 
 
 @cache
-def _variant(name: str, decay: str, ascends: bool) -> Rule:
-    rule = METHODS[name]
+def _variant(rule: Rule, decay: str, ascends: bool) -> Rule:
     if decay:
         rule = decayed(rule, decoupled=decay == "decoupled")
     return ascending(rule) if ascends else rule
@@ -127,17 +127,21 @@ class RuleOptimizer(Optimizer):
             if group.get("foreach") and not group.get("capturable"):
                 raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
         rule = self._rule(group)
-        rule.check({name: float(value) for name, value in self._hyper(group, rule).items()})
+        rule.check({name: number(value) for name, value in self._hyper(group, rule).items()})
 
     def _method(self, group: Mapping[str, Any]) -> str:
         """Name of the rule of this group."""
         return self.method
 
+    def _plain_rule(self, group: Mapping[str, Any]) -> Rule:
+        """The rule of this group without weight decay, descending."""
+        return METHODS[self._method(group)]
+
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         decay = ""
         if not _is_zero(group.get("weight_decay", 0.0)):
             decay = "decoupled" if group.get("decoupled_weight_decay", False) else "coupled"
-        return _variant(self._method(group), decay, bool(group.get("maximize", False)))
+        return _variant(self._plain_rule(group), decay, bool(group.get("maximize", False)))
 
     def _hyper(self, group: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
         """The group's numbers under the rule's names, tensors as they are."""
@@ -198,7 +202,7 @@ class RuleOptimizer(Optimizer):
         hyper = self._hyper(group, rule)
         if group["capturable"] or group["differentiable"]:
             return hyper
-        return {name: float(value) for name, value in hyper.items()}
+        return {name: number(value) for name, value in hyper.items()}
 
     def _completed(self, job: Job) -> Job:
         """The job with all of its state, made where it is missing."""
@@ -287,4 +291,4 @@ class RuleOptimizer(Optimizer):
 
 def _is_zero(value: Any) -> bool:
     """Whether a decay is off; one that carries a gradient is on."""
-    return not (isinstance(value, Tensor) and value.requires_grad) and float(value) == 0
+    return not (isinstance(value, Tensor) and value.requires_grad) and number(value) == 0

@@ -280,7 +280,7 @@ def _add(
 
 def _beta(request: Request, job: Job) -> float:
     """Decay rate of the averages that are kept beside a rule: that of its own mean, if it has one."""
-    return float(job.hyper.get("beta", request.beta)) if "m" in job.rule.state else request.beta
+    return moments.number(job.hyper.get("beta", request.beta)) if "m" in job.rule.state else request.beta
 
 
 def _run(
@@ -303,7 +303,7 @@ def _run(
             )
             continue
         if job.group["capturable"]:  # a step that is observed waits for the device
-            job = job._replace(hyper={name: float(value) for name, value in job.hyper.items()})
+            job = job._replace(hyper={name: moments.number(value) for name, value in job.hyper.items()})
             ts = list(map(int, torch.stack(job.steps).tolist())) if job.steps else ts
         pairs = _numbers(optimizer, launch.program, part, job, ts, found is not None)
         shared += [array for array, _ in pairs]
@@ -371,7 +371,7 @@ def _step_eagerly(
 
     @cache
     def scalars(t: int) -> Mapping[str, float]:
-        return job.rule.step_scalars(t, {name: float(value) for name, value in job.hyper.items()})
+        return job.rule.step_scalars(t, {name: moments.number(value) for name, value in job.hyper.items()})
 
     works = []
     for i in chosen:

@@ -223,7 +223,8 @@ def hold(device: torch.device, *tensors: Any) -> None:
 def device_scalars(rule: Rule, hyper: Mapping[str, Any], step: Tensor) -> dict[str, Tensor]:
     """The scalars of step `step`, a counter or several on a device, as tensors there: nothing waits for the device."""
     needed = sorted({name for scalar in rule.scalars.values() for name in scalar.needs})
-    table = _scalar_table(rule, tuple((name, float(hyper[name])) for name in needed), step.device)
+    values = (hyper[name].detach() if isinstance(hyper[name], Tensor) else hyper[name] for name in needed)
+    table = _scalar_table(rule, tuple(zip(needed, map(float, values), strict=True)), step.device)
     hold(step.device, table)
     row = table[(step.double() - 1).clamp(max=len(table) - 1).long()]
     return dict(zip(rule.scalars, row.unbind(-1), strict=True))
