@@ -1,14 +1,15 @@
 """The one table of methods that general tests run over."""
 
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any
 
 import torch
 
 from stepscope import optim
-from stepscope.rules import CHOICES, Point
+from stepscope.rules import CHOICES, METHODS, Point, ascending, decayed
 
-__all__ = ["CASES", "POINTS", "TORCH_TWINS", "Case"]
+__all__ = ["CASES", "NO_TRITON", "POINTS", "RULES", "TORCH_TWINS", "Case"]
 
 
 @dataclass(frozen=True)
@@ -107,3 +108,23 @@ def _points() -> list[Point]:
 
 POINTS = _points()
 TORCH_TWINS = [case for case in CASES if case.theirs is not None]
+
+# What every backend is tested with: each rule, and each way to change one.
+RULES = [
+    *METHODS.values(),
+    decayed(METHODS["msvag"], decoupled=False),
+    decayed(METHODS["adam"], decoupled=True),
+    ascending(METHODS["adam"]),
+]
+
+
+def _no_triton() -> str:
+    try:
+        version = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        return "Triton is not installed"
+    older = tuple(map(int, version.split(".")[:2])) < (3, 7)
+    return f"Triton {version} has an older interpreter and compiler interface than 3.7" if older else ""
+
+
+NO_TRITON = _no_triton()  # why its tests cannot run, or ""

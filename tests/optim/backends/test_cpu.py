@@ -12,23 +12,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.cases import CASES
+from tests.cases import CASES, RULES
 from torch import Tensor
 
 from stepscope import optim
 from stepscope.optim import base, dispatch
 from stepscope.optim.backends import cpu, eager
 from stepscope.optim.sums import Request
-from stepscope.rules import METHODS, Rule, ascending, decayed
+from stepscope.rules import METHODS, Rule
 from stepscope.rules.statistics import HISTOGRAMS
 from stepscope.scope.reduce import Observed, reduce
 
-RULES = [
-    *METHODS.values(),
-    decayed(METHODS["msvag"], decoupled=False),
-    decayed(METHODS["adam"], decoupled=True),
-    ascending(METHODS["adam"]),
-]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64]
 
 

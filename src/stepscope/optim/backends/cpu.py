@@ -51,6 +51,8 @@ __all__ = [
     "obstacle",
     "program",
     "state_dtype",
+    "unfit",
+    "unusable",
 ]
 
 available = machine.available
@@ -78,15 +80,29 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def obstacle(theta: Tensor, g: Tensor, state: Iterable[Any]) -> str | None:
-    """Why these tensors cannot be stepped by a kernel, or None: plain, dense, on the CPU, laid out alike."""
-    if theta.dtype not in _STORAGE:
-        return f"dtype {theta.dtype}"
+    """Why these CPU tensors cannot be stepped by a kernel, or None."""
+    if reason := unusable(theta.device):
+        return reason
     if theta.dtype is torch.float16 and not _has_half():
         return "float16 on a processor that cannot convert it"
+    return unfit(theta, g, state)
+
+
+def unusable(device: torch.device) -> str | None:
+    """Why nothing can be compiled for this device, or None."""
+    return None if available() else "llvmlite cannot be loaded"
+
+
+def unfit(theta: Tensor, g: Tensor, state: Iterable[Any]) -> str | None:
+    """Why no kernel steps these tensors, or None: plain, dense, on one device, laid out alike."""
+    if theta.dtype not in _STORAGE:
+        return f"dtype {theta.dtype}"
     tensors = (theta, g, *state)
     for test, name in _UNFIT.items():
         if any(map(test, tensors)):
             return name
+    if any(t.device != theta.device for t in tensors):
+        return "tensors on other devices"
     wide = state_dtype(theta.dtype)
     alike = g.dtype == theta.dtype and all(t.dtype == wide for t in tensors[2:])
     if not alike or any(t.shape != theta.shape for t in tensors):
@@ -100,7 +116,6 @@ def obstacle(theta: Tensor, g: Tensor, state: Iterable[Any]) -> str | None:
 _UNFIT: Mapping[Callable[[Any], bool], str] = {
     lambda t: type(t) not in _PLAIN: "tensors of other classes",
     lambda t: t.layout is not torch.strided: "tensors that are not dense",
-    lambda t: t.device.type != "cpu": "tensors on other devices",
     lambda t: t.is_neg() or t.is_conj(): "lazily negated or conjugated tensors",
 }
 
@@ -139,13 +154,14 @@ _HOST: Any = SimpleNamespace(sqrt=lambda x: x**0.5, abs=abs, where=_where, min=m
 class Program:
     """A kernel, the terms it sums up, in order, and the dtype of the numbers that all elements share."""
 
-    def __init__(self, kernel: Kernel, terms: tuple[str, ...], dtype: Any) -> None:
-        self.kernel, self.terms, self._dtype = kernel, terms, dtype
+    def __init__(self, kernel: Any, terms: tuple[str, ...], dtype: Any) -> None:
+        """kernel: of any backend; its `host` are the graphs of these numbers."""
+        self.kernel, self.terms, self.dtype = kernel, terms, dtype
         self._numbers = prepared(kernel.host, _HOST)
 
     def shared(self, inputs: Mapping[str, float]) -> NDArray[Any]:
         """The numbers that all elements share, from hyper.*, scalars.* and number.* by name."""
-        return np.array([float(v) for v in self._numbers(inputs)] or [0.0], self._dtype)
+        return np.array([float(v) for v in self._numbers(inputs)] or [0.0], self.dtype)
 
 
 def _measured(step: Step, raw: bool) -> tuple[tuple[str, ...], Measured]:
@@ -159,8 +175,8 @@ def _measured(step: Step, raw: bool) -> tuple[tuple[str, ...], Measured]:
 
 
 @cache
-def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | None) -> Program:
-    """The kernel of a rule in a dtype.
+def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | None, kernel: Any = Kernel) -> Program:
+    """The kernel of a rule in a dtype; `kernel` makes it.
 
     averaged: streams MEAN_KEPT hold averages of g that are kept beside the rule.
     measured: the streams of the two averages that are measured; None measures nothing.
@@ -176,14 +192,14 @@ def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | N
         streams += [Stream(name, wide, root) for name, root in zip(MEAN_KEPT, kept, strict=True)]
     number = np.float64 if wide == "float64" else np.float32
     if measured is None:
-        return Program(Kernel(wide, streams), (), number)
+        return Program(kernel(wide, streams), (), number)
     mean, second = symbol(f"new.{measured.mean}"), symbol(f"new.{measured.second}")
     names, graphs = _measured(Step(g, mean, second, symbol("theta"), symbol("new.theta")), measured.raw)
-    return Program(Kernel(wide, streams, graphs, BINS), names, number)
+    return Program(kernel(wide, streams, graphs, BINS), names, number)
 
 
 @cache
-def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool) -> Program:
+def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool, kernel: Any = Kernel) -> Program:
     """The kernel that measures a step that is over: streams g, mean, second, before, after.
 
     storage: dtype of the gradient and the weights.  averages: of the two averages.
@@ -192,7 +208,7 @@ def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool) -> Program
     wide = "float64" if "float64" in (stored, kept) else "float32"
     streams = [Stream(name, kept if name in ("mean", "second") else stored) for name in Step._fields]
     names, graphs = _measured(Step(*map(symbol, Step._fields)), raw)
-    return Program(Kernel(wide, streams, graphs, BINS), names, np.float64 if wide == "float64" else np.float32)
+    return Program(kernel(wide, streams, graphs, BINS), names, np.float64 if wide == "float64" else np.float32)
 
 
 def named(numbers: Numbers) -> dict[str, float]:
@@ -209,13 +225,15 @@ class Batch:
     All are known to have no `obstacle`. Tensors of no elements are not in a batch.
     """
 
+    chunk = CHUNK
+
     def __init__(self, streams: Sequence[Sequence[Tensor]]) -> None:
         self.sizes = [p.numel() * (2 if p.is_complex() else 1) for p in streams[0]]
         self.elements = sum(self.sizes)
         self.table = np.empty((len(self.sizes), 1 + len(streams)), np.int64)
         for s, column in enumerate(streams):
             self.table[:, 1 + s] = list(map(Tensor.data_ptr, column))
-        self.chunks, self.starts = chunked(self.sizes)
+        self.chunks, self.starts = chunked(self.sizes, self.chunk)
         self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
 
     def move_gradients(self, addresses: Sequence[int]) -> None:
@@ -230,14 +248,14 @@ class Batch:
         return self._results
 
 
-def chunked(sizes: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def chunked(sizes: Sequence[int], chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of chunks that cover the tensors, all of at least one element, and each tensor's first row."""
     size = np.array(sizes, np.int64)
-    numbers = -(-size // CHUNK)
+    numbers = -(-size // chunk)
     starts = np.cumsum(numbers) - numbers
     owner = np.repeat(np.arange(len(sizes)), numbers)
-    first = (np.arange(len(owner)) - starts[owner]) * CHUNK
-    last = np.minimum(first + CHUNK, size[owner])
+    first = (np.arange(len(owner)) - starts[owner]) * chunk
+    last = np.minimum(first + chunk, size[owner])
     periods = np.array([period(n) for n in sizes], np.int64)[owner]
     return np.ascontiguousarray(np.stack([owner, first, last, periods, first // SAMPLE_BLOCK], 1)), starts
 
