@@ -14,6 +14,8 @@ import typer
 
 import stepscope
 from stepscope.app.ledger import claims, reproduce
+from stepscope.app.pages import play, watch
+from stepscope.app.runs import repair
 from stepscope.app.simulation import simulate
 from stepscope.errors import UserError
 
@@ -117,10 +119,10 @@ def dissect(
     folder = out or default_folder(problem)
 
     from stepscope import experiments, report
+    from stepscope.app import progress as shown
     from stepscope.app.printing import effects_table, failures
-    from stepscope.app.progress import watch
 
-    with watch() as progress:
+    with shown.watch() as progress:
         result = experiments.dissect(
             problem,
             points=None if methods is None else [name.strip() for name in methods.split(",") if name.strip()],
@@ -160,7 +162,7 @@ def report(
     typer.echo(f"report: {write(folder, out or folder / 'report.html')}")
 
 
-for verb in (simulate, claims, reproduce):
+for verb in (play, watch, repair, simulate, claims, reproduce):
     app.command()(verb)
 
 

@@ -12,6 +12,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from stepscope.optim.backends import cpu, eager
 from stepscope.optim.dispatch import Dispatcher, Job
+from stepscope.optim.moments import number
 from stepscope.optim.sums import Request, StepSums
 from stepscope.optim.watch import GRADIENT
 from stepscope.rules import METHODS, Rule, ascending, decayed
@@ -121,7 +122,7 @@ class RuleOptimizer(Optimizer):
             if group.get("foreach") and not group.get("capturable"):
                 raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
         rule = self._rule(group)
-        rule.check({name: float(value) for name, value in self._hyper(group, rule).items()})
+        rule.check({name: number(value) for name, value in self._hyper(group, rule).items()})
 
     def _method(self, group: Mapping[str, Any]) -> str:
         """Name of the rule of this group."""
@@ -196,7 +197,7 @@ class RuleOptimizer(Optimizer):
         hyper = self._hyper(group, rule)
         if group["capturable"] or group["differentiable"]:
             return hyper
-        return {name: float(value) for name, value in hyper.items()}
+        return {name: number(value) for name, value in hyper.items()}
 
     def _completed(self, job: Job) -> Job:
         """The job with all of its state, made where it is missing."""
@@ -280,4 +281,4 @@ class RuleOptimizer(Optimizer):
 
 def _is_zero(value: Any) -> bool:
     """Whether a decay is off; one that carries a gradient is on."""
-    return not (isinstance(value, Tensor) and value.requires_grad) and float(value) == 0
+    return not (isinstance(value, Tensor) and value.requires_grad) and number(value) == 0

@@ -271,7 +271,7 @@ def _add(
 
 def _beta(request: Request, job: Job) -> float:
     """Decay rate of the averages that are kept beside a rule: that of its own mean, if it has one."""
-    return float(job.hyper.get("beta", request.beta)) if "m" in job.rule.state else request.beta
+    return moments.number(job.hyper.get("beta", request.beta)) if "m" in job.rule.state else request.beta
 
 
 def _run(
@@ -348,7 +348,7 @@ def _step_eagerly(
     if request is not None and _layout(job.rule) is None:
         for i in chosen:
             _let_in(request, job, i)
-    floats = {name: float(value) for name, value in job.hyper.items()}
+    floats = {name: moments.number(value) for name, value in job.hyper.items()}
 
     @cache
     def scalars(t: int) -> Mapping[str, float]:

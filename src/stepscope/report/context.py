@@ -6,15 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-import numpy as np
-
 from stepscope.report import figures, layers, panes, summary, text
 from stepscope.report.panel import limits
 from stepscope.report.panes import Detail, Figure
-from stepscope.report.source import COLUMNS, Recorded
 from stepscope.report.summary import Arm, Comparison, Effect, Measure
 
-__all__ = ["of_dissection", "of_run"]
+__all__ = ["flat", "of_dissection"]
 
 FORMULAS = {
     "msgd": "lr · m",
@@ -272,46 +269,3 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 def _data_link(results: Mapping[str, Any]) -> str:
     document = json.dumps(results, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return "data:application/json;base64," + base64.b64encode(document.encode()).decode()
-
-
-# Optimizers whose steps have the length lr times a factor, by class name; the first ones' factor is 1/sqrt(1 + eta^2).
-ADAMS = {"adam", "adamw", "adamonebeta"}
-MOST_CURVES = 12  # of a run's own values
-UNIT_STEPS = ADAMS | {"adamerf", "mssd", "ssd"}
-
-
-def of_run(run: Recorded, detail: Detail) -> dict[str, Any]:
-    """The page of one recorded run."""
-    config = dict(run.info.get("config") or {})
-    scope = dict(config.pop("scope", None) or {})
-    optimizer = str(scope.get("optimizer") or config.get("optimizer") or "")
-    columns = scope.pop("columns", {})
-    shapes = {
-        str(item["name"]): item["shape"] for item in run.info.get("tensors") or () if item.get("shape") is not None
-    }
-    curves = [
-        Figure(figures.run_panel(f"run-{number}", name, np.array(at), np.array(values, dtype=float)), name)
-        for number, (name, (at, values)) in enumerate([*run.curves.items()][:MOST_CURVES])
-    ]
-    pane = panes.pane(
-        "s0",
-        optimizer or "This run",
-        layers.read(run.layers, shapes),
-        detail,
-        unit_steps=optimizer.lower() in UNIT_STEPS,
-        adam=optimizer.lower() in ADAMS,
-    )
-    return {
-        "kind": "run",
-        "title": f"Run {run.name}",
-        "run": run,
-        "optimizer": optimizer,
-        "curves": curves,
-        "left_out": [*run.curves][MOST_CURVES:],
-        "panes": [pane],
-        "config": [*flat(config), *flat(scope, "scope.")],
-        "columns": [
-            (name, column) for name, column in columns.items() if name in COLUMNS and isinstance(column, Mapping)
-        ],
-        "environment": [*flat(run.info.get("provenance") or {})],
-    }
