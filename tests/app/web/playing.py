@@ -1,14 +1,24 @@
 """What tests of the playground ask a page."""
 
+import time
 from typing import Any
 
-__all__ = ["at_rest", "final", "number", "scene", "seek", "table"]
+__all__ = ["at_rest", "final", "number", "scene", "seek", "table", "until"]
+
+
+def until(page: Any, expression: str, timeout: float = 60_000) -> None:
+    """Wait until an expression is true. (Playwright's own way evaluates text in the page, which its policy forbids.)"""
+    end = time.monotonic() + timeout / 1000
+    while not page.evaluate(expression):
+        if time.monotonic() > end:
+            raise AssertionError(f"never true: {expression}")
+        time.sleep(0.03)
 
 
 def at_rest(page: Any, timeout: float = 60_000) -> Any:
     """Wait until the page stands and every path is computed and drawn."""
     page.wait_for_selector("html[data-ready=true]", timeout=timeout)
-    page.wait_for_function("window.stepscope.done()", timeout=timeout)
+    until(page, "window.stepscope.done()", timeout=timeout)
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return page
 
@@ -25,7 +35,7 @@ def final(page: Any) -> list[list[float]]:
 def seek(page: Any, step: int) -> None:
     page.fill("#at", str(step))
     page.press("#at", "Enter")
-    page.wait_for_function(f"document.documentElement.dataset.step === '{step}'")
+    until(page, f"document.documentElement.dataset.step === '{step}'")
 
 
 def table(page: Any) -> list[dict[str, float]]:

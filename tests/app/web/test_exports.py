@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.app.serving import Server
-from tests.app.web.playing import at_rest, final, scene, table
+from tests.app.web.playing import at_rest, final, scene, table, until
 
 from stepscope import simulate
 
@@ -36,7 +36,7 @@ def test_python_computes_the_same(page: Any):
     at_rest(page)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("#copy-python")
-    page.wait_for_function("document.querySelector('#status').textContent === 'Python copied'")
+    until(page, "document.querySelector('#status').textContent === 'Python copied'")
     text = page.evaluate("navigator.clipboard.readText()")
     assert text == page.input_value("#copied")
     names: dict[str, Any] = {}
@@ -50,15 +50,15 @@ def test_the_link_is_the_scene(page: Any, visit: Visitor):
     page.fill("#lr", "0.031")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("#copy-link")
-    page.wait_for_function("document.querySelector('#status').textContent === 'link copied'")
+    until(page, "document.querySelector('#status').textContent === 'link copied'")
     link = page.evaluate("navigator.clipboard.readText()")
     assert scene(at_rest(visit(link).page)) == scene(page)
 
 
 def test_the_table_has_every_step_and_column(page: Any, tmp_path: Path):
     rows = list(csv.DictReader(io.StringIO(saved(page, "#save-csv", tmp_path).read_text("utf-8"))))
-    assert len(rows) == 4 * 301
-    path = simulate.run("adam", "ellipse", start=(1.6, 1.8), kappa=30, lr=0.05, steps=300)
+    assert len(rows) == 4 * 601
+    path = simulate.run("adam", "ellipse", start=(1.6, 1.8), kappa=190, lr=0.01, steps=600)
     adam = [row for row in rows if row["method"] == "Adam"]
     for name, values in path.flat().items():
         mine = np.array([float(row[name]) if row[name] else np.nan for row in adam])
@@ -83,13 +83,13 @@ def test_a_film(page: Any, tmp_path: Path):
     content = film.read_bytes()
     assert content.startswith(b"\x1a\x45\xdf\xa3") or content[4:8] == b"ftyp"  # Matroska (WebM) or MP4
     assert len(content) > 5000
-    assert scene(page)["at"] == 120  # back where it was
+    assert scene(page)["at"] == 150  # back where it was
 
 
 @pytest.mark.parametrize("preset", ["tutorial", "dissected", "flat"])
 def test_the_page_itself_as_one_file(page: Any, visit: Visitor, tmp_path: Path, preset: str):
     page.select_option("#preset", preset)
-    page.wait_for_function(f"window.stepscope.scene().preset === '{preset}'")
+    until(page, f"window.stepscope.scene().preset === '{preset}'")
     at_rest(page)
     path = saved(page, "#save-html", tmp_path)
     assert path.stat().st_size <= 150_000
@@ -110,7 +110,7 @@ def test_a_formula_cannot_break_out_of_the_saved_page(page: Any, tmp_path: Path,
     """Nothing a user typed is part of a program; the formula itself is data, with its angle brackets written out."""
     page.select_option("#landscape", "own formula…")
     page.fill("#formula", "x^2 + y^2 + min(x, 3)")
-    page.wait_for_function("window.stepscope.scene().landscape.includes('min')")
+    until(page, "window.stepscope.scene().landscape.includes('min')")
     at_rest(page)
     text = saved(page, "#save-html", tmp_path).read_text("utf-8")
     assert text.count("<script") == text.count("</script>") == 2

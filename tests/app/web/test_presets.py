@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.app.serving import Server
-from tests.app.web.playing import at_rest, final, scene, seek, table
+from tests.app.web.playing import at_rest, final, scene, seek, table, until
 
 from stepscope import simulate
 
@@ -44,49 +44,73 @@ def test_the_list_is_complete(page: Any):
     assert shown == PRESETS
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_has_the_engines_numbers(page: Any, preset: str):
+def test_every_preset_has_the_engines_numbers(page: Any):
     """To 1e-9 of the path's size: step scalars of the browser are a few ulp off for rules with one beta.
 
     After the burst the last bit decides the path, so it is compared before.
     """
-    page.select_option("#preset", preset)
-    page.wait_for_function(f"window.stepscope.scene().preset === '{preset}'")
-    at_rest(page)
-    now = scene(page)
-    steps = min(now["steps"], 20_000)
-    seek(page, steps)
-    for k, row in enumerate(table(page)):
-        path = engine(now, k, steps)
-        size = np.abs(path.theta).max()
-        shown = [row[f"theta.{i}"] for i in range(len(now["start"]))]
-        np.testing.assert_allclose(shown, path.theta[-1], rtol=1e-9, atol=1e-9 * size, err_msg=f"{preset} {k}")
-    assert page.inner_text("#preset-text").count(".") >= 2
-    assert page.inner_text(".source")
+    for preset in PRESETS:
+        page.select_option("#preset", preset)
+        until(page, f"window.stepscope.scene().preset === '{preset}'")
+        at_rest(page)
+        now = scene(page)
+        steps = min(now["steps"], 20_000)
+        seek(page, steps)
+        for k, row in enumerate(table(page)):
+            path = engine(now, k, steps)
+            size = np.abs(path.theta).max()
+            shown = [row[f"theta.{i}"] for i in range(len(now["start"]))]
+            np.testing.assert_allclose(shown, path.theta[-1], rtol=1e-9, atol=1e-9 * size, err_msg=f"{preset} {k}")
+        assert page.inner_text("#preset-text").count(".") >= 2
+        assert page.inner_text("#preset-source")
 
 
 def test_817_steps_do_not_minimise_theta_squared(page: Any):
     page.select_option("#preset", "theta-squared")
-    page.wait_for_function("window.stepscope.scene().preset === 'theta-squared'")
+    until(page, "window.stepscope.scene().preset === 'theta-squared'")
     at_rest(page)
     assert scene(page)["at"] == 817
     assert table(page)[0]["theta.0"] > 4
 
 
-def test_adam_enters_the_ball_after_3113_steps(page: Any):
-    """The number that [kaiser, Sec. 6] prints."""
-    page.select_option("#preset", "smooth-valley")
-    page.wait_for_function("window.stepscope.scene().preset === 'smooth-valley'")
+def shown(page: Any, preset: str) -> list[dict[str, float]]:
+    page.select_option("#preset", preset)
+    until(page, f"window.stepscope.scene().preset === '{preset}'")
     at_rest(page)
-    for step, inside in ((3112, False), (3113, True)):
-        seek(page, step)
+    return table(page)
+
+
+def test_the_step_counts_of_the_texts(page: Any):
+    """Of the valleys and the saddle: the step that a preset opens at is the one its text names."""
+    for preset, far in (("smooth-valley", 1e-3), ("sharp-valley", 1e-3)):
+        row = shown(page, preset)[3]
+        assert np.hypot(row["theta.0"], row["theta.1"]) <= far
+        seek(page, scene(page)["at"] - 1)
         row = table(page)[3]
-        assert (np.hypot(row["theta.0"], row["theta.1"]) <= 1e-3) == inside
+        assert np.hypot(row["theta.0"], row["theta.1"]) > far
+    for method, step in ((0, 4608), (2, 131), (3, 627)):
+        shown(page, "saddle")
+        seek(page, step)
+        assert abs(table(page)[method]["theta.0"]) > 1
+        seek(page, step - 1)
+        assert abs(table(page)[method]["theta.0"]) <= 1
+
+
+def test_the_other_numbers_of_the_texts(page: Any):
+    shown(page, "flat")
+    seek(page, 250)
+    rates = [(row["theta.0"] - 1) / 1e-3 for row in table(page)]
+    assert rates[:2] == [pytest.approx(1, abs=0.1), pytest.approx(70, abs=1)]
+    assert rates[3] == pytest.approx(11, abs=0.5)
+    assert shown(page, "rotated")[0]["loss"] == pytest.approx(0.41, abs=0.01)
+    page.get_by_label("angle", exact=True).fill("0")
+    at_rest(page)
+    assert table(page)[0]["loss"] == pytest.approx(3.8e-6, rel=0.01)
 
 
 def test_the_burst_is_there(page: Any):
     page.select_option("#preset", "burst")
-    page.wait_for_function("window.stepscope.scene().preset === 'burst'")
+    until(page, "window.stepscope.scene().preset === 'burst'")
     at_rest(page)
     seek(page, 20_000)
     quiet = abs(table(page)[0]["theta.0"])

@@ -67,7 +67,7 @@ export class Controls {
     );
     choice.value = now?.id ?? "";
     const about = el("p", { class: "about", id: "preset-text" }, now?.text ?? "Change anything: the address of this page always holds the whole scene.");
-    return this.group("Scene", choice, about, now ? el("p", { class: "soft source" }, now.source) : null);
+    return this.group("Scene", choice, about, now ? el("p", { class: "soft source", id: "preset-source" }, now.source) : null);
   }
 
   private landscape(): HTMLElement {
