@@ -8,18 +8,20 @@ import datetime
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stepscope.errors import UserError
 from stepscope.optim.backends.eager import is_distributed
+from stepscope.optim.moments import Numbers
 from stepscope.optim.shards import extent
-from stepscope.scope.reduce import SHARED, Sums, reduce
+from stepscope.scope.reduce import Packed
 
-__all__ = ["PeerFailed", "Peers", "leads", "refuse_flattened", "sharded", "totals"]
+__all__ = ["Form", "PeerFailed", "Peers", "agreed", "joined", "leads", "refuse_flattened", "sharded", "totals"]
 
 log = logging.getLogger("stepscope.scope")
 
@@ -37,31 +39,56 @@ def _mesh(p: Any) -> Any:
     return p.device_mesh
 
 
-def totals(params: Sequence[Tensor], measured: Sequence[Tensor], sums: Sums | None) -> tuple[list[Tensor], Sums]:
-    """The tensors that any process measured, and their sums over all processes.
+class Form(NamedTuple):
+    """How wide a row of `Packed` is: its sums, its counts, and each of its further sums by name."""
+
+    sums: int
+    counts: int
+    further: Mapping[str, int]
+
+    def nothing(self) -> Packed:
+        """No rows."""
+        further = {name: np.zeros((0, width) if width > 1 else 0) for name, width in self.further.items()}
+        return Packed(np.zeros((0, self.sums)), np.zeros((0, self.counts)), [], [], further)
+
+
+def totals(
+    params: Sequence[Tensor], measured: Sequence[Tensor], packed: Packed | None, form: Form
+) -> tuple[list[Tensor], Packed]:
+    """The tensors that were measured in all processes, and what they measured together.
 
     params: all sharded parameters, the same in every process, whether or not it has anything to say about them.
-    measured: those that `sums` has an entry of.  sums: None if this process failed; it has to take part all the same.
+    measured: those that `packed` has a row of.  packed: None if this process failed; it has to take part all the same.
     Every process of a parameter's mesh has to call this at the same step.
     Raises: PeerFailed if another one failed.
     """
     found: list[Tensor] = []
-    parts: list[Sums] = [_nothing()]
+    parts: list[Packed] = []
     failed = False
     for mesh, group in itertools.groupby(sorted(params, key=_order(params)), _mesh):
         same = list(group)
-        packed = _packed(mesh, same, measured, sums)
-        _add_up(mesh, same, packed)
-        failed |= packed[0] > 0
-        rows = packed[1:].reshape(len(same), -1)
-        summed = _unpacked(rows[:, 1:])
+        vector = _vector(mesh, same, measured, packed, form)
+        _add_up(mesh, same, vector)
+        failed |= vector[0] > 0
+        rows = vector[1:].reshape(len(same), -1)
         # All of the tensor, or nothing: a process may have had no gradient for its part.
-        whole = (rows[:, 0] > 0) & (summed["numel"] == [extent(p).whole for p in same])
+        whole = (rows[:, 0] > 0) & (rows[:, 1] == [extent(p).whole for p in same])
         found += itertools.compress(same, whole)
-        parts.append({name: values[whole] for name, values in summed.items()})
-    if failed and sums is not None:
+        parts.append(_rows(rows[whole], form))
+    if failed and packed is not None:
         raise PeerFailed("a process could not measure its part of the sharded parameters")
-    return found, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return found, joined(parts)
+
+
+def joined(parts: Sequence[Packed]) -> Packed:
+    """Rows end to end."""
+    return Packed(
+        np.concatenate([part.sums for part in parts]),
+        np.concatenate([part.counts for part in parts]),
+        [n for part in parts for n in part.numbers],
+        [n for part in parts for n in part.numel],
+        {name: np.concatenate([part.further[name] for part in parts]) for name in parts[0].further},
+    )
 
 
 def _order(params: Sequence[Tensor]) -> Any:
@@ -71,51 +98,64 @@ def _order(params: Sequence[Tensor]) -> Any:
 
 
 # --- one row a parameter ----------------------------------------------------------------------------------------------
-# Whether it was measured, what adds up, and the numbers that its coordinates share, from one process only.
+# Whether it was measured; how many numbers it has; what else adds up; and the numbers that its coordinates share, which
+# come from one process only.
+
+_SHARED = sum(2 if name == "betas" else 1 for name in Numbers._fields)
 
 
-def _nothing() -> Sums:
-    return reduce([])
+def _flat(n: Numbers) -> list[float]:
+    return [float(x) for field in n for x in (field if isinstance(field, tuple) else (field,))]
 
 
-def _packed(mesh: Any, params: Sequence[Tensor], measured: Sequence[Tensor], sums: Sums | None) -> Any:
+def _numbers(values: Sequence[float]) -> Numbers:
+    rest = iter(values)
+    fields: dict[str, Any] = {
+        name: (next(rest), next(rest)) if name == "betas" else next(rest) for name in Numbers._fields
+    }
+    kinds = {"raw": bool, "flip": bool, "ascends": bool, "t": int}
+    return Numbers(**{name: kinds.get(name, lambda x: x)(value) for name, value in fields.items()})
+
+
+def _vector(
+    mesh: Any, params: Sequence[Tensor], measured: Sequence[Tensor], packed: Packed | None, form: Form
+) -> NDArray[np.float64]:
     """A flat vector: whether this process failed, then the rows. A copy of what is counted elsewhere adds nothing."""
-    columns = [np.atleast_2d(values.T).T for values in (sums or _nothing()).values()]
-    width = 1 + sum(column.shape[1] for column in columns)
-    rows = np.zeros((len(params), width))
-    if sums is not None:
-        place = {p: i for i, p in enumerate(measured)}
-        mine = [(i, place[p]) for i, p in enumerate(params) if p in place]
-        if mine:
-            to, of = map(list, zip(*mine, strict=True))
-            table = np.concatenate([np.ones((len(measured), 1)), *columns], axis=1)[of]
-            shared = [0, *_places_of(sums, SHARED)]
-            here = mesh.get_coordinate()
-            for row, p in zip(table, (params[i] for i in to), strict=True):
-                if any(here[d] and _replicated(p, d) for d in _dimensions(mesh, params)):
-                    row[:] = 0
-                elif any(here[d] for d in _dimensions(mesh, params)):
-                    row[shared] = 0  # the first part is never empty while another one is not
-            rows[to] = table
-    return np.concatenate([[float(sums is None)], rows.ravel()])
+    rows = np.zeros((len(params), 2 + form.sums + form.counts + sum(form.further.values()) + _SHARED))
+    place = {p: i for i, p in enumerate(measured)}
+    mine = [(i, place[p]) for i, p in enumerate(params) if p in place]
+    if packed is not None and mine:
+        to, of = map(list, zip(*mine, strict=True))
+        columns = [
+            np.array([[1.0, packed.numel[i]] for i in of]),
+            packed.sums[of],
+            packed.counts[of],
+            *(packed.further[name][of].reshape(len(of), -1) for name in form.further),
+            np.array([_flat(packed.numbers[i]) for i in of]),
+        ]
+        table = np.concatenate(columns, axis=1, dtype=np.float64)
+        here = mesh.get_coordinate()
+        elsewhere = [d for d in _dimensions(mesh, params) if here[d]]
+        for row, p in zip(table, (params[i] for i in to), strict=True):
+            if any(_replicated(p, d) for d in elsewhere):
+                row[:] = 0
+            elif elsewhere:  # the first part is never empty while another one is not
+                row[0] = row[-_SHARED:] = 0
+        rows[to] = table
+    return np.concatenate([[float(packed is None)], rows.ravel()])
 
 
-def _places_of(sums: Sums, names: Sequence[str]) -> list[int]:
-    """Columns of these numbers in a packed row."""
-    widths = [1 if values.ndim == 1 else values.shape[1] for values in sums.values()]
-    starts = dict(zip(sums, np.cumsum([1, *widths]).tolist(), strict=False))
-    return [starts[name] for name in names]
-
-
-def _unpacked(rows: Any) -> Sums:
-    names: Mapping[str, Any] = _nothing()
-    found: dict[str, Any] = {}
-    start = 0
-    for name, empty in names.items():
-        width = 1 if empty.ndim == 1 else empty.shape[1]
-        found[name] = rows[:, start] if empty.ndim == 1 else rows[:, start : start + width]
-        start += width
-    return found
+def _rows(rows: NDArray[np.float64], form: Form) -> Packed:
+    widths = [2, form.sums, form.counts, *form.further.values()]
+    head, sums, counts, *further, shared = np.split(rows, np.cumsum(widths).tolist(), axis=1)
+    flat = [values if width > 1 else values[:, 0] for values, width in zip(further, form.further.values(), strict=True)]
+    return Packed(
+        sums,
+        counts,
+        [_numbers(values) for values in shared.tolist()],
+        head[:, 1].astype(int).tolist(),
+        dict(zip(form.further, flat, strict=True)),
+    )
 
 
 # --- who adds up with whom --------------------------------------------------------------------------------------------
@@ -130,25 +170,33 @@ def _dimensions(mesh: Any, params: Sequence[Tensor]) -> list[int]:
     return [d for d in range(mesh.ndim) if mesh.size(d) > 1 and not all(_replicated(p, d) for p in params)]
 
 
-def _add_up(mesh: Any, params: Sequence[Tensor], packed: Any) -> None:
+def _add_up(mesh: Any, params: Sequence[Tensor], vector: NDArray[np.float64]) -> None:
     """All-reduce in place, once along each dimension of the mesh that something is divided along."""
     dimensions = _dimensions(mesh, params)
     if not dimensions:
         return
     from torch import distributed
 
-    vector = torch.from_numpy(packed)
-    moved = vector.to(mesh.device_type)
+    numbers = torch.from_numpy(vector)
+    moved = numbers.to(mesh.device_type)
     for d in dimensions:
         distributed.all_reduce(moved, group=mesh.get_group(d))
-    if moved is not vector:
-        vector.copy_(moved)
+    if moved is not numbers:
+        numbers.copy_(moved)
+
+
+def agreed(params: Sequence[Tensor], wish: bool) -> bool:
+    """Whether any process wishes it: one of the parameters' meshes. Each of them has to ask."""
+    wishes = np.array([float(wish)])
+    for mesh in dict.fromkeys(map(_mesh, params)):
+        _add_up(mesh, [p for p in params if _mesh(p) is mesh], wishes)
+    return bool(wishes[0] > 0)
 
 
 # --- whether the others are there -------------------------------------------------------------------------------------
 
 PATIENCE = datetime.timedelta(seconds=60)
-_numbers = itertools.count()
+_met = itertools.count()
 
 
 class Peers:
@@ -178,7 +226,7 @@ class Peers:
         from torch import distributed
 
         store = distributed.distributed_c10d._get_default_store()
-        name = f"stepscope/{next(_numbers)}"
+        name = f"stepscope/{next(_met)}"
         keys = [f"{name}/{rank}" for rank in ranks]
         store.set(f"{name}/{distributed.get_rank()}", self._setup)
         try:
