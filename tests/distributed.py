@@ -15,7 +15,7 @@ from torch import distributed
 
 __all__ = ["in_processes"]
 
-SECONDS = 90
+SECONDS = 280
 _context: Any = None
 
 

@@ -239,7 +239,7 @@ def test_a_compiled_model_has_its_own_names_and_trains_the_same(model: str):
     assert names == sorted({name for name, _ in own.named_parameters()} - MODELS[model][1])
 
 
-def test_optimizers_that_step_inside_the_backward_pass_are_watched_one_by_one():
+def test_optimizers_that_step_inside_the_backward_pass_are_watched_together():
     """One optimizer a tensor, which steps as soon as the gradient is there and frees it: it saves memory."""
     torch.manual_seed(0)
     models = [nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)) for _ in range(2)]
@@ -253,19 +253,14 @@ def test_optimizers_that_step_inside_the_backward_pass_are_watched_one_by_one():
 
     for p in small:
         p.register_post_accumulate_grad_hook(step_now)
-    scopes = [Scope(optimizer, models[0]).attach() for optimizer in small.values()]
-    with Scope(whole, models[1]) as expected:
+    with Scope(list(small.values()), models[0]) as scope, Scope(whole, models[1]) as expected:
         for t in range(3):
             x = torch.randn(5, 3, generator=torch.Generator().manual_seed(t))
             models[0](x).square().mean().backward()
             whole.zero_grad()
             models[1](x).square().mean().backward()
             whole.step()
-    for scope in scopes:
-        scope.detach()
-    rows = sorted(
-        (row for scope in scopes for row in scope.rows if row["layer"]), key=lambda r: (r["step"], r["layer"])
-    )
+    rows = sorted((row for row in scope.rows if row["layer"]), key=lambda r: (r["step"], r["layer"]))
     theirs = sorted((row for row in expected.rows if row["layer"]), key=lambda r: (r["step"], r["layer"]))
     assert len(rows) == len(theirs)
     for row, other in zip(rows, theirs, strict=True):  # torch's roots round by an ulp otherwise at another address

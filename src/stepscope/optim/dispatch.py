@@ -84,7 +84,7 @@ class _Launch:
 
     def close(self) -> None:
         """All tensors are there. Nothing here keeps a gradient alive."""
-        extents = None if eager.all_plain(self.owners) else list(map(extent, self.owners))
+        extents = None if eager.all_plain(self.owners) else [extent(p)[:2] for p in self.owners]
         self.batch = self.backend.Batch(self._streams, extents)
         thetas, self._streams = self._streams[0], []
         self.changed = thetas if eager.all_plain(self.owners) else [*thetas, *self.owners]

@@ -13,10 +13,12 @@ class Extent(NamedTuple):
     """Numbers start to start + n of a flattened tensor of `whole` numbers, n of them being here.
 
     Which blocks of a large tensor are sampled depends on both, so that shards sample what the whole tensor would.
+    scattered: those that are here are no piece of it; start is 0.
     """
 
     start: int
     whole: int
+    scattered: bool = False
 
 
 def size(p: Tensor) -> int:
@@ -41,7 +43,7 @@ def extent(p: Any) -> Extent:
         if placement.is_replicate():
             continue
         if here is None or type(placement).__name__ != "Shard" or placement.dim != 0:
-            return Extent(0, whole)
+            return Extent(0, whole, scattered=True)
         share = -(-rows // p.device_mesh.size(i))  # as torch.chunk: the last shards may be smaller, or empty
         begin = min(here[i] * share, rows)
         first, rows = first + begin, min(share, rows - begin)

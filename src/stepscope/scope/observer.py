@@ -15,11 +15,11 @@ from stepscope.optim.backends.eager import is_distributed, local, local_like
 from stepscope.optim.moments import Layout, Numbers, kept_by_optimizer, numbers, own_beta
 from stepscope.optim.shards import extent
 from stepscope.optim.sums import Average, Request, StepSums
-from stepscope.rules.statistics import PLAIN, Selection
-from stepscope.scope.reduce import Observed, Packed, Reducer, joined
-from stepscope.scope.series import Series
+from stepscope.rules.statistics import PLAIN, Selection, bins_of
+from stepscope.scope.reduce import Observed, Packed, Reducer
+from stepscope.scope.series import WIDTHS, Series
 from stepscope.scope.shadow import Sample, Shadow
-from stepscope.scope.sharded import Peers, sharded, totals
+from stepscope.scope.sharded import Form, Peers, agreed, joined, sharded, totals
 
 __all__ = ["Observer", "Seen"]
 
@@ -42,7 +42,10 @@ class Observer:
 
     chosen: the sums to measure.  clip: the size from which on a gradient's coordinate counts as clipped, 0 for none.
     only: the tensors to look at; None for all.  follows: compare each step with those before it.
-    settled: there are no averages to keep, so that steps which are not recorded need no look for their sake.
+    writes: whether this process reports; another one only measures its part of sharded tensors.  setup: what has to be
+    the same in the processes that hold the other parts.
+
+    settled: the optimizer keeps all of them, so that steps which are not recorded need no look.
     steps: taken so far.  depth: of calls of `step` that are running.  recording: whether this step is measured.
     """
 
@@ -56,113 +59,125 @@ class Observer:
         follows: bool = False,
     ) -> None:
         self.optimizer = optimizer
+        self.writes, self.setup = True, ""
         self._follows = follows
         self._beta, self._clip, self._only = beta, clip, only
         self.steps = self.depth = 0
         self.recording = self.settled = False
         self._reducer = Reducer(chosen)
         self._asks = hasattr(optimizer, "request_sums")
-        self.begin()
+        further = WIDTHS if follows else {}
+        self._form = Form(len(chosen.terms), sum(map(bins_of, chosen.histograms)), further)
+        self.forget()
 
-    def begin(self, *, writes: bool = True, setup: str = "") -> None:
-        """Let go of everything that belongs to the steps so far.
-
-        writes: whether this process reports; another one only measures its part of sharded tensors.
-        setup: what has to be the same in the processes that hold the other parts.
-        """
+    def forget(self) -> None:
+        """Let go of everything that belongs to the steps so far."""
         self.depth, self.recording, self.settled = 0, False, False
-        self._writes, self._peers = writes, Peers(setup)
-        self._asked = self._only if writes else _Sharded(self._only)  # of an optimizer that measures
         self._shadow = Shadow()
         self._averages: dict[Tensor, Average] = {}
         self._weights: dict[Tensor, Tensor] = {}
-        self._ready = False
         self._series = Series(self._followed) if self._follows else None
+        self._peers, self._ready = Peers(self.setup), False
 
-    def _params(self) -> list[Tensor]:
+    def _everything(self) -> Iterator[Tensor]:
         """The tensors there are to look at."""
-        every = [p for group in self.optimizer.param_groups for p in group["params"]]
-        return every if self._only is None else [p for p in every if p in self._only]
+        for p in (p for group in self.optimizer.param_groups for p in group["params"]):
+            if (p.requires_grad or p.grad is not None) and (self._only is None or p in self._only):
+                yield p
+
+    def _followed(self) -> Iterator[Tensor]:
+        """The same ones in every process: which coordinates are sampled depends on the order."""
+        return (p for p in self._everything() if p.numel())
 
     def looks_at(self, p: Tensor) -> bool:
         """Whether this is one of the tensors to look at."""
         return self._only is None or p in self._only
 
-    def _measures(self, p: Tensor) -> bool:
-        return self._writes or is_distributed(p)
+    def __contains__(self, p: object) -> bool:
+        """Whether this process measures a tensor, or its part of it."""
+        return (self._only is None or p in self._only) and (self.writes or is_distributed(p))
 
-    def _everything(self) -> Iterator[Tensor]:
-        """Those that this process measures, if they have gradients."""
-        return (p for p in filter(self._measures, self._params()) if p.requires_grad or p.grad is not None)
+    @property
+    def looks_on(self) -> bool:
+        """Whether there is nothing to do here: another process reports, and nothing is sharded."""
+        return not self.writes and not any(map(is_distributed, self._everything()))
 
-    def _followed(self) -> Iterator[Tensor]:
-        """Those that are whole."""
-        return (p for p in self._everything() if p.numel() and not is_distributed(p))
+    def agree(self) -> None:
+        """Record a step in all processes that hold parts, if any of them wishes to. Each has to ask."""
+        parts = sharded(list(self._everything()))
+        if parts and self._peers.complete(parts):
+            self.recording = agreed(parts, self.recording)
+
+    def before(self) -> None:
+        """Prepare for a step."""
+        self._weights, self._ready = {}, False
+        if self._asks:
+            if self.recording or not self.settled:
+                only = self if self._only is not None or not self.writes else None
+                request = Request(self.recording, self._beta, self._averages, self._reducer.chosen, self._clip, only)
+                self.optimizer.request_sums(request)  # type: ignore[attr-defined]
+        elif self.recording:
+            self._weights = {p: local(p).detach().clone() for p in self._everything() if p in self}
+        if self._series is not None:
+            self._series.before()
+        self._ready = True
 
     @property
     def idle(self) -> bool:
         """Whether a step that is not recorded needs no look."""
         return self.settled and self._series is None
 
-    def before(self) -> None:
-        """Prepare for a step."""
-        self._weights, self._ready = {}, False
-        if not any(map(self._measures, self._params())):
-            pass
-        elif self._asks:
-            if self.recording or not self.settled:
-                chosen = self._reducer.chosen
-                request = Request(self.recording, self._beta, self._averages, chosen, self._clip, self._asked)
-                self.optimizer.request_sums(request)  # type: ignore[attr-defined]
-        elif self.recording:
-            self._weights = {p: local(p).detach().clone() for p in self._everything()}
+    def skipped(self) -> None:
+        """The step that is over has changed nothing."""
+        self._weights = {}
         if self._series is not None:
-            self._series.before()
-        self._ready = True
+            self._series.skip()
+        parts = sharded(list(self._everything())) if self.recording else []
+        if parts and self._peers.complete(parts):  # for one that sees it otherwise
+            totals(parts, [], self._form.nothing(), self._form)
 
-    def after(self, *, skipped: bool = False) -> tuple[list[Tensor], Packed] | None:
+    def after(self) -> tuple[list[Tensor], Packed] | None:
         """What a recorded step was made of: the tensors that were measured, and their sums.
 
-        Lets its gradients into the averages in any case.  skipped: the optimizer left everything as it was.
+        Lets its gradients into the averages in any case.
         Raises: PeerFailed if another process failed to measure its part.
         """
-        weights, self._weights = self._weights, {}
-        if self._series is not None:
-            self._series.skip() if skipped else self._series.after()
-        parts = sharded(self._params()) if self.recording else []
-        if parts and not self._peers.complete(parts):
-            measured = None if skipped else self._measured(weights)
-            return _only([p for p in measured[0] if not is_distributed(p)], *measured) if measured else None
+        parts = sharded(list(self._everything())) if self.recording else []
+        together = bool(parts) and self._peers.complete(parts)
         try:
-            measured = None if skipped else self._measured(weights)
+            found = self._here()
             if self.recording and not self._ready:
                 raise RuntimeError("the weights before the step could not be kept")
         except Exception:
-            if parts:
-                totals(parts, [], self._followed_by(([], self._reducer.reduce([])))[1], failed=True)
+            if together:
+                totals(parts, [], None, self._form)
             raise
         if not parts:
-            return measured
-        tensors, packed = measured or self._followed_by(([], self._reducer.reduce([])))
-        whole, summed = totals(parts, tensors, packed)
-        alone, packed = _only([p for p in tensors if p not in set(parts)], tensors, packed)
-        return [*alone, *whole], joined(packed, summed)
+            return found
+        tensors, packed = found or ([], self._form.nothing())
+        alone = [p for p in tensors if p not in set(parts)]
+        mine = _only(alone, tensors, packed)
+        if not together:
+            return (alone, mine) if alone else None
+        whole, summed = totals(parts, tensors, packed, self._form)
+        return [*alone, *whole], joined([mine, summed])
 
-    def _followed_by(self, measured: tuple[list[Tensor], Packed]) -> tuple[list[Tensor], Packed]:
-        """The sums of the series as well, where there are any."""
-        tensors, packed = measured
-        return measured if self._series is None else (tensors, packed._replace(further=self._series.sums(tensors)))
-
-    def _measured(self, weights: Mapping[Tensor, Tensor]) -> tuple[list[Tensor], Packed] | None:
+    def _here(self) -> tuple[list[Tensor], Packed] | None:
         """What this process measured."""
+        if self._series is not None:
+            self._series.after()
+        found = self._measured() if self.recording or not self.settled else None
+        if found is None or self._series is None:
+            return found
+        tensors, packed = found
+        return tensors, packed._replace(further=self._series.sums(tensors))
+
+    def _measured(self) -> tuple[list[Tensor], Packed] | None:
+        weights, self._weights = self._weights, {}
         if not self._asks:
-            if not self.recording and self.settled:
-                return None
             seen = self.update()
             observed = self.observed(seen, weights) if self.recording else {}
-            if not observed:
-                return None
-            return self._followed_by((list(observed), self._reducer.reduce(list(observed.values()))))
+            return (list(observed), self._reducer.reduce(list(observed.values()))) if observed else None
         result: StepSums | None = self.optimizer.step_sums  # type: ignore[attr-defined]
         self.settled = not self._averages and any(p in self.optimizer.state for p in self._with_gradients())
         if result is None:
@@ -170,16 +185,14 @@ class Observer:
         seen = [self._seen(p, group) for p, group in self._with_gradients().items() if p in result.before]
         observed = self.observed(seen, {p: local(before) for p, before in result.before.items()})
         tensors = [*observed, *(p for part in result.measured for p in part.tensors)]
-        if not tensors:
-            return None
-        return self._followed_by((tensors, self._reducer.reduce(list(observed.values()), result.measured)))
+        return (tensors, self._reducer.reduce(list(observed.values()), result.measured)) if tensors else None
 
     def _with_gradients(self) -> dict[Tensor, Mapping[str, Any]]:
         groups = self.optimizer.param_groups
         found: dict[Tensor, Mapping[str, Any]] = {
             p: group for group in groups for p in group["params"] if p.grad is not None and p.numel()
         }
-        return found if self._only is None else {p: group for p, group in found.items() if p in self._only}
+        return found if self._only is None and self.writes else {p: group for p, group in found.items() if p in self}
 
     def _seen(self, p: Tensor, group: Mapping[str, Any]) -> Seen:
         state = self.optimizer.state.get(p, {})
@@ -187,11 +200,11 @@ class Observer:
 
     def update(self) -> list[Seen]:
         """Let the step's gradients enter the shadow averages.  Returns the tensors that had one."""
-        seen = [self._seen(p, group) for p, group in self._with_gradients().items() if self._measures(p)]
+        seen = [self._seen(p, group) for p, group in self._with_gradients().items()]
         samples = {s.p: Sample(s.g, self._shadow_beta(s)) for s in seen if s.layout is None}
         if samples:
             self._shadow.update(samples)
-        self.settled = not samples and (bool(seen) or not any(map(self._measures, self._params())))
+        self.settled = bool(seen) and not samples
         return seen
 
     def _shadow_beta(self, s: Seen) -> float:
@@ -217,26 +230,24 @@ class Observer:
             if t > 0:
                 key = (id(s.group), s.layout, beta, t)
                 if key not in shared:
-                    shared[key] = numbers(self.optimizer, s.group, s.layout, beta, t)._replace(clip=self._clip)
+                    found_numbers = numbers(self.optimizer, s.group, s.layout, beta, t)
+                    shared[key] = found_numbers._replace(clip=self._clip) if self._clip else found_numbers
                 part = extent(s.p) if is_distributed(s.p) else None
                 found[s.p] = Observed(s.g, mean, second, before, after, shared[key], part)
         return found
 
 
-class _Sharded:
-    """The parameters that other processes hold parts of, of those to look at."""
-
-    def __init__(self, only: Container[Tensor] | None) -> None:
-        self._only = only
-
-    def __contains__(self, p: object) -> bool:
-        return is_distributed(p) and (self._only is None or p in self._only)
-
-
-def _only(chosen: list[Tensor], tensors: Sequence[Tensor], packed: Packed) -> tuple[list[Tensor], Packed]:
-    """The chosen ones of the measured tensors, and their sums."""
+def _only(chosen: list[Tensor], tensors: Sequence[Tensor], packed: Packed) -> Packed:
+    """The rows of the chosen ones of the measured tensors."""
     place = {p: i for i, p in enumerate(tensors)}
-    return chosen, packed.take([place[p] for p in chosen])
+    rows = [place[p] for p in chosen]
+    return Packed(
+        packed.sums[rows],
+        packed.counts[rows],
+        [packed.numbers[i] for i in rows],
+        [packed.numel[i] for i in rows],
+        {name: values[rows] for name, values in packed.further.items()},
+    )
 
 
 def _sample_counts(seen: Sequence[Seen]) -> dict[Tensor, int]:

@@ -25,7 +25,7 @@ from stepscope.optim.shards import Extent, size
 from stepscope.optim.sums import Measured
 from stepscope.rules.statistics import EVERYWHERE, PLAIN, SAMPLE_BLOCK, Selection, Step, bins_of, period, statistics
 
-__all__ = ["SHARED", "Observed", "Packed", "Reducer", "Sums", "joined", "named", "reduce"]
+__all__ = ["Observed", "Packed", "Reducer", "Sums", "named", "reduce"]
 
 Sums = Mapping[str, NDArray[np.float64]]
 
@@ -60,63 +60,6 @@ class Packed(NamedTuple):
     numbers: list[Numbers]
     numel: list[int]
     further: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
-
-    def take(self, rows: Sequence[int]) -> "Packed":
-        """These rows."""
-        place = np.array(rows, int)
-        further = {name: values[place] for name, values in self.further.items()}
-        numbers, numel = [self.numbers[i] for i in rows], [self.numel[i] for i in rows]
-        return Packed(self.sums[place], self.counts[place], numbers, numel, further)
-
-    def table(self) -> NDArray[np.float64]:
-        """All of it as numbers: what adds up over the parts of a tensor, then SHARED numbers that these have in
-        common."""
-        rows = len(self.numel)
-        numbers = np.array([_floats(n) for n in self.numbers]).reshape(rows, SHARED)
-        further = (
-            [np.reshape(values, (rows, -1)) for values in self.further.values()]
-            if rows
-            else [np.zeros((0, int(np.prod(values.shape[1:])))) for values in self.further.values()]
-        )
-        return np.concatenate([self.sums, self.counts, np.reshape(self.numel, (rows, 1)), *further, numbers], 1)
-
-    def of_table(self, table: NDArray[np.float64]) -> "Packed":
-        """What such a table says, of other rows than these."""
-        widths = [self.sums.shape[1], self.counts.shape[1], 1]
-        widths += [int(np.prod(values.shape[1:])) for values in self.further.values()]
-        sums, counts, numel, *further, numbers = np.split(table, np.cumsum(widths), 1)
-        shaped = {
-            name: values.reshape(len(table), *old.shape[1:])
-            for (name, old), values in zip(self.further.items(), further, strict=True)
-        }
-        return Packed(sums, counts, list(map(_numbers, numbers.tolist())), numel[:, 0].astype(int).tolist(), shaped)
-
-
-def joined(one: Packed, other: Packed) -> Packed:
-    """The rows of both."""
-    return Packed(
-        np.concatenate([one.sums, other.sums]),
-        np.concatenate([one.counts, other.counts]),
-        one.numbers + other.numbers,
-        one.numel + other.numel,
-        {name: np.concatenate([values, other.further[name]]) for name, values in one.further.items()},
-    )
-
-
-SHARED = len(Numbers._fields) + 1  # columns of a tensor's numbers in a table: the betas are two
-
-
-def _floats(n: Numbers) -> list[float]:
-    flat_numbers = n._asdict()
-    return [float(x) for value in flat_numbers.values() for x in (value if isinstance(value, tuple) else (value,))]
-
-
-def _numbers(row: list[float]) -> Numbers:
-    values: dict[str, Any] = {}
-    rest = iter(row)
-    for name, kind in Numbers.__annotations__.items():
-        values[name] = (next(rest), next(rest)) if "tuple" in str(kind) else next(rest)
-    return Numbers(**{**values, **{n: bool(values[n]) for n in ("raw", "flip", "ascends")}, "t": int(values["t"])})
 
 
 def named(parts: Sequence[Packed], chosen: Selection) -> Sums:
@@ -209,8 +152,7 @@ class Reducer:
         return sums, counts
 
     def _launched(self, program: cpu.Program, tensors: Sequence[Observed]) -> tuple[Any, Any]:
-        sizes = tuple(size(o.after) for o in tensors)
-        extents = tuple(_extent(o) for o in tensors)
+        sizes, extents = tuple(size(o.after) for o in tensors), tuple(_extent(o)[:2] for o in tensors)
         frame = self._frames.get((program, sizes, extents))
         if frame is None:
             if len(self._frames) >= FRAMES:
@@ -341,15 +283,15 @@ def _blocks(fields: Mapping[int, Sequence[Tensor]], device: torch.device) -> Ite
     if device.type == "cpu" and (threads := torch.get_num_threads()) > 1:
         limit *= 2 * threads  # torch gives a thread no less than 2^15
     block: list[_Piece] = []
-    length = 0
+    size = 0
     for i, (g, *_) in fields.items():
         for start in range(0, g.numel(), largest):
             piece = _Piece(i, start, min(start + largest, g.numel()))
-            if block and length + piece.stop - start > limit:
+            if block and size + piece.stop - start > limit:
                 yield block
-                block, length = [], 0
+                block, size = [], 0
             block.append(piece)
-            length += piece.stop - start
+            size += piece.stop - start
     if block:
         yield block
 

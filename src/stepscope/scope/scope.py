@@ -5,8 +5,7 @@ import functools
 import logging
 import os
 import traceback
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,10 +22,11 @@ from stepscope.scope.hooks import Hook, is_nested, unwrapped
 from stepscope.scope.instruments import Instrument, choose, needed
 from stepscope.scope.names import Only, names_of
 from stepscope.scope.observer import Observer
-from stepscope.scope.outlets import Memory, Outlets
 from stepscope.scope.reduce import Packed
-from stepscope.scope.rows import Rows, described, label
+from stepscope.scope.rows import Rows, label
+from stepscope.scope.settings import in_common, settings, tensors
 from stepscope.scope.sharded import leads, refuse_flattened
+from stepscope.scope.sinks import Memory, number, plain, serve, written
 from stepscope.scope.trackers import Tracker
 
 if TYPE_CHECKING:
@@ -134,8 +134,9 @@ class Scope:
             chosen += tuple(one for one in choose("clipping") if one not in chosen)
         patterns = [[part] if isinstance(part, str) else list(part) for part in (include, exclude)]
         only = Only(patterns[0], patterns[1], self._name) if patterns != [["*"], []] else None
-        self._wanted, self._outlets = tuple(sinks), Outlets()
-        self._writes, self._active = writes, True
+        self._wanted, self._writes = tuple(sinks), writes
+        self._others: list[Any] = []  # sinks beside the first one, while attached
+        self._active = True
         self._memory = Memory()
         self._sink: Any = self._memory if run is None or self._folder else run
         self._model, self._every, self._config = model, every, dict(config or {})
@@ -157,8 +158,9 @@ class Scope:
         self._notes: dict[str, float | Tensor] = {}
         self._ahead: dict[str, float] = {}  # of the step that comes
         self._samples = 0
+        self._others = []
         for observer in self._observers:
-            observer.begin()
+            observer.forget()
 
     @property
     def steps(self) -> int:
@@ -179,14 +181,17 @@ class Scope:
             self._names = self._named()
             self._active = leads() if self._writes is None else self._writes
             if self._active:
-                if self._folder:
-                    from stepscope.store import RunWriter
-
-                    self._sink = RunWriter(self._folder, config=self._described(), tensors=list(self._tensors()))
-                others = [sink if hasattr(sink, "write") else Tracker(sink) for sink in self._wanted]
-                self._outlets = Outlets([self._sink, *others])
+                self._others = [sink if hasattr(sink, "write") else Tracker(sink) for sink in self._wanted]
             for observer in self._observers:
-                observer.begin(writes=self._active, setup=f"{self._setup()}, {observer.steps} steps seen")
+                observer.writes, observer.setup = self._active, in_common(self._options, self._instruments, self.steps)
+                observer.forget()
+            if self._folder and self._active:
+                from stepscope.store import RunWriter
+
+                told = settings(self._optimizers, self._options, self._instruments)
+                listed = tensors(self._optimizers, self._names)
+                self._sink = RunWriter(self._folder, config={**self._config, "scope": told}, tensors=listed)
+            for observer in self._observers:
                 before, after = self._around(observer)
                 self._handles += [
                     observer.optimizer.register_step_pre_hook(Hook(before)),
@@ -194,20 +199,12 @@ class Scope:
                 ]
         return self
 
-    def _setup(self) -> str:
-        """What has to be the same in every process."""
-        every = self._every if isinstance(self._every, int) else "a function"
-        columns = zlib.crc32(" ".join(one.name for one in self._instruments).encode())
-        return f"every={every}, beta={self._options['beta']}, instruments {columns:x}"
+    @property
+    def _optimizers(self) -> list[Optimizer]:
+        return [observer.optimizer for observer in self._observers]
 
     def _around(self, observer: Observer) -> tuple[Callable[[], None], Callable[[], None]]:
-        def before() -> None:
-            self._before(observer)
-
-        def after() -> None:
-            self._after(observer)
-
-        return before, after
+        return lambda: self._before(observer), lambda: self._after(observer)
 
     def detach(self) -> None:
         """Stop observing, write what is left and free all memory; a folder's run is finished. May be called twice."""
@@ -220,15 +217,14 @@ class Scope:
             self._handles = []
             self._finish(status)
             self._forget()
-            self._outlets = Outlets()
 
     @_guarded
     def _finish(self, status: str) -> None:
         try:
-            if self._notes:
-                self._rows.note(self.steps, _numbers(self._notes))
+            if self._notes and self._active:
+                self._rows.note(self.steps, plain(self._notes))
             self._write()
-            self._outlets.flush()
+            serve(self._sinks, lambda sink: sink.flush())
         finally:
             if self._folder and self._active:
                 self._sink.close(status)
@@ -243,7 +239,7 @@ class Scope:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is detached and keeps its rows in memory."""
-        return _detached, ([observer.optimizer for observer in self._observers], self._model, self._options)
+        return _detached, (self._optimizers, self._model, self._options)
 
     # --- what was recorded --------------------------------------------------------------------------------------------
 
@@ -265,13 +261,9 @@ class Scope:
         if self._sink is not self._memory:
             return []
         self._write()
-        unwritten = [{"step": self.steps, "layer": "", **_numbers(self._notes)}] if self._notes else []
+        notes = plain(self._notes) if self._active else {}
+        unwritten = [{"step": self.steps, "layer": "", **notes}] if notes else []
         return [*self._memory.rows, *unwritten]
-
-    @property
-    def recording(self) -> bool:
-        """Whether the step that is running, or else the last one, is recorded."""
-        return any(observer.recording for observer in self._observers)
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -279,6 +271,15 @@ class Scope:
         if self._handles:
             self._write()
         return list(self._judge.raised) if self._judge else []
+
+    @property
+    def _sinks(self) -> list[Any]:
+        return [self._sink, *self._others]
+
+    @property
+    def recording(self) -> bool:
+        """Whether the step that is running, or else the last one, is recorded."""
+        return any(observer.recording for observer in self._observers)
 
     def note(self, **values: float) -> None:
         """Add run-level values, such as the loss, to the current step: call it after `optimizer.step()`.
@@ -290,13 +291,16 @@ class Scope:
 
     @_guarded
     def _note(self, values: Mapping[str, float]) -> None:
-        noted = {name: _number(value) for name, value in values.items()}
+        noted = {name: number(value) for name, value in values.items()}
         self._notes.update(noted)
-        at_hand = {name: value for name, value in noted.items() if not isinstance(value, Tensor)}
-        if hasattr(self._every, "saw"):
-            self._every.saw(self.steps, at_hand)
-        if self._judge is not None and self._active:
-            self._tell(self._judge.noted(self.steps, at_hand))
+        self._judge_notes(self.steps, {name: value for name, value in noted.items() if isinstance(value, float)})
+
+    def _judge_notes(self, step: int, values: Mapping[str, float]) -> None:
+        """Show what is noted to whoever acts on it."""
+        if values and hasattr(self._every, "saw"):
+            self._every.saw(step, values)
+        if values and self._judge is not None and self._active:
+            self._tell(self._judge.noted(step, values))
 
     # --- on demand ----------------------------------------------------------------------------------------------------
 
@@ -331,34 +335,6 @@ class Scope:
         self._samples = samples
         self._demand.chunk()
 
-    def _described(self) -> dict[str, Any]:
-        """The run's configuration: the caller's, and what the columns mean."""
-        optimizers = [type(observer.optimizer).__name__ for observer in self._observers]
-        every, layers = (
-            value if isinstance(value, int | str) else getattr(value, "__name__", type(value).__name__)
-            for value in (self._every, self._options["layers"])
-        )
-        scope = {
-            "optimizer": ", ".join(optimizers),
-            "every": every,
-            "layers": layers,
-            "beta": self._options["beta"],
-            "columns": described(self._instruments),
-        }
-        return {**self._config, "scope": scope}
-
-    def _tensors(self) -> Iterator[dict[str, Any]]:
-        groups = (group for observer in self._observers for group in observer.optimizer.param_groups)
-        for i, group in enumerate(groups):
-            for p in group["params"]:
-                yield {
-                    "name": self._names[p],
-                    "shape": list(p.shape),
-                    "dtype": str(p.dtype).removeprefix("torch."),
-                    "numel": p.numel(),
-                    "group": i,
-                }
-
     # --- around a step ------------------------------------------------------------------------------------------------
     # The gradient is read after the step: only then has a closure made it, and loss scaling and clipping are over.
     # Nothing of the run is written to, and no random number is drawn.
@@ -369,8 +345,12 @@ class Scope:
             observer.depth += 1
             return
         observer.depth, observer.recording = 1, False
+        if observer.looks_on:
+            return
         step = observer.steps + 1
         observer.recording = bool(self._every(step) if callable(self._every) else step == 1 or step % self._every == 0)
+        if hasattr(self._every, "saw"):  # what it saw may be another thing in another process
+            observer.agree()
         observer.before()
 
     @_guarded
@@ -385,14 +365,16 @@ class Scope:
         observer.steps += 1
         notes: dict[str, float] = {}
         if self.steps > seen:
-            notes, self._notes = _numbers(self._notes), {**self._ahead}
+            late = {name for name, value in self._notes.items() if isinstance(value, Tensor)}
+            notes, self._notes = plain(self._notes), {**self._ahead}
             if self._samples:
                 self._notes |= self._demand.chunks(self._samples)
             self._ahead, self._samples = {}, 0
+            self._judge_notes(seen, {name: notes[name] for name in late})
         found = None
         # Observing comes first: if writing fails, the averages have seen the gradients all the same.
         try:
-            if observer.recording or not observer.idle:
+            if (observer.recording or not observer.idle) and not observer.looks_on:
                 with torch.no_grad():
                     found = self._observe(observer)
         finally:
@@ -410,25 +392,29 @@ class Scope:
             place = self._observers.index(observer)
             self._notes[f"lr[{place}]" if place else "lr"] = float(observer.optimizer.param_groups[0]["lr"])
         found_inf = getattr(observer.optimizer, "found_inf", None)  # set by GradScaler for optimizers that unscale
-        skipped = found_inf is not None and float(found_inf) != 0
-        if skipped and observer.recording:
-            self._notes["skipped"] = 1.0
-        return observer.after(skipped=skipped)
+        if found_inf is not None and float(found_inf) != 0:
+            if observer.recording:
+                self._notes["skipped"] = 1.0
+            observer.skipped()
+            return None
+        return observer.after()
 
     def _write(self) -> None:
         """Hand the rows that wait to the sink, and judge them."""
-        rows = self._rows.take()
-        try:
-            self._outlets.write(rows)
-        finally:
-            if self._judge is not None and self._active:
-                self._tell(self._judge.rows(rows))
+        rows, failure = self._rows.take(), None
+        for sink in self._sinks:
+            failure = written(sink, rows) or failure
+        if self._judge is not None:
+            self._tell(self._judge.rows(rows))
+        if failure is not None:
+            raise failure
 
     def _tell(self, alarms: Sequence[Alarm]) -> None:
-        """Add alarms to the events of the run, where a sink takes any."""
+        """Add alarms to the events of the run, where the sink takes any."""
         for alarm in alarms:
-            told = {"alarm": alarm.id, "step": alarm.step, "layer": alarm.layer, "evidence": alarm.evidence}
-            self._outlets.event("alarm", {**told, "text": alarm.text, "helps": alarm.helps})
+            if hasattr(self._sink, "event"):
+                told = {"alarm": alarm.id, "step": alarm.step, "layer": alarm.layer, "evidence": alarm.evidence}
+                self._sink.event("alarm", **told, text=alarm.text, helps=alarm.helps)
 
     def _is_matrix(self, layer: str) -> bool:
         """Whether a layer has a matrix or kernel among its tensors."""
@@ -440,23 +426,12 @@ class Scope:
         return self._matrices.get(layer, False)
 
     def _named(self) -> dict[Tensor, str]:
-        return names_of([observer.optimizer for observer in self._observers], self._model)
+        return names_of(self._optimizers, self._model)
 
     def _name(self, p: Tensor) -> str:
         if p not in self._names:  # a parameter group that was added later
             self._names = self._named()
         return self._names[p]
-
-
-def _number(value: Any) -> float | Tensor:
-    """A number, or a copy of one that is on a device: reading it now would wait for the device."""
-    if isinstance(value, Tensor) and value.device.type != "cpu":
-        return value.detach().clone()
-    return float(value)
-
-
-def _numbers(values: Mapping[str, float | Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
 
 
 def _detached(optimizers: list[Optimizer], model: nn.Module | None, options: Mapping[str, Any]) -> Scope:

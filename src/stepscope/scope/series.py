@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stepscope.graph import machine
+from stepscope.optim.backends.eager import local, local_like
 from stepscope.optim.moments import flat
+from stepscope.optim.shards import extent, size
 
-__all__ = ["LAGS", "SAMPLE", "SUMS", "Series", "sample"]
+__all__ = ["LAGS", "SAMPLE", "SUMS", "WIDTHS", "Series", "sample"]
 
 SAMPLE = 128  # coordinates of a tensor
 LAGS = 16  # steps that an update is compared with
@@ -42,6 +44,8 @@ the step before.  flips, still: pairs of opposite sign, and with a 0 among them.
 k steps before it, over the last 16 steps; newer[k], older[k]: the squares of the two. Sums of less than 8
 products are 0 from k = 2 on: few agree by chance."""
 
+WIDTHS = {name: LAGS + 1 if name in SUMS[-3:] else 1 for name in SUMS}
+
 Floats = NDArray[Any]  # of float32, or of float64 where some tensor is
 
 
@@ -56,6 +60,15 @@ def sample(size: int, seed: int) -> NDArray[np.int64]:
     return np.sort(generator.choice(found, SAMPLE, replace=False))
 
 
+def _indices(p: Tensor, seed: int) -> NDArray[np.int64]:
+    """Those of the sampled coordinates that are here. A part that is no piece of the whole has a sample of its own."""
+    part, here = extent(p), size(p)
+    if part.scattered:
+        return sample(here, seed)
+    found = sample(part.whole, seed) - part.start
+    return found[(found >= 0) & (found < here)]
+
+
 class Series:
     """Follows the same tensors from step to step; where they change, it starts anew."""
 
@@ -67,8 +80,8 @@ class Series:
         self._before: Floats | None = None
 
     def _begin(self, tensors: list[Tensor]) -> None:
-        self._tensors, self._sizes = tensors, list(map(_size, tensors))
-        indices = [sample(size, place) for place, size in enumerate(self._sizes)]
+        self._tensors, self._sizes = tensors, list(map(size, tensors))
+        indices = [_indices(p, place) for place, p in enumerate(tensors)]
         self._counts = np.array([len(index) for index in indices])
         self._starts = np.concatenate([[0], np.cumsum(self._counts)])
         self._index = np.concatenate([*indices, np.zeros(0, np.int64)]).astype(np.int64)
@@ -83,18 +96,19 @@ class Series:
         """Look at the weights before a step."""
         tensors = list(self._there())
         same = len(tensors) == len(self._tensors) and all(a is b for a, b in zip(tensors, self._tensors, strict=True))
-        if not same or list(map(_size, tensors)) != self._sizes:
+        if not same or list(map(size, tensors)) != self._sizes:
             self._begin(tensors)
         self._before = self._look(tensors)
 
     def after(self) -> None:
         """Look at the gradients, and at the weights after the step; a tensor without a gradient has one of 0."""
         before, self._before = self._before, None
-        if before is None or list(map(_size, self._tensors)) != self._sizes:
+        if before is None or list(map(size, self._tensors)) != self._sizes:
             self._tensors = []
             return
         self._updates[self._steps % _RING] = self._look(self._tensors) - before
-        self._grads[self._steps % 2] = self._look([p.grad for p in self._tensors])
+        grads = [None if p.grad is None else local_like(p.grad, p) for p in self._tensors]
+        self._grads[self._steps % 2] = self._look(grads)
         self._steps += 1
 
     def skip(self) -> None:
@@ -103,6 +117,7 @@ class Series:
 
     def _look(self, tensors: Sequence[Tensor | None]) -> Floats:
         """The sampled coordinates of all tensors, end to end."""
+        tensors = [local(x) for x in tensors]
         fast = [i for i, x in enumerate(tensors) if x is not None and _plain(x)]
         found: Floats = np.zeros(len(self._index), np.float32 if len(fast) == len(tensors) else np.float64)
         if len(fast) == len(tensors):
@@ -150,7 +165,12 @@ class Series:
         return {name: np.asarray(found[name], float)[rows] for name in SUMS}
 
     def _added(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.add.reduceat(values.astype(np.float64), self._starts[:-1], axis=-1)
+        wide = values.astype(np.float64)
+        if self._counts.all():
+            return np.add.reduceat(wide, self._starts[:-1], axis=-1)
+        # A part may have none of the sample; there reduceat reads one number, which may be one beyond the end.
+        room = np.zeros((*values.shape[:-1], 1))
+        return np.add.reduceat(np.concatenate([wide, room], -1), self._starts[:-1], axis=-1) * (self._counts > 0)
 
     def _multiplied(self, step: int) -> NDArray[np.float64]:
         """Products of a step's updates with those of the steps before."""
@@ -160,10 +180,6 @@ class Series:
     def _square(self, step: int) -> NDArray[np.float64]:
         updates = self._updates[step % _RING].astype(np.float64)
         return self._added(updates * updates)
-
-
-def _size(p: Tensor) -> int:
-    return p.numel() * (2 if p.is_complex() else 1)
 
 
 def _plain(x: Tensor) -> bool:

@@ -118,7 +118,7 @@ def test_a_training_that_fails_passes_its_error_on_and_leaves_nothing(tmp_path: 
     with pytest.raises(ZeroDivisionError, match="of the user's own"):
         fit(callback, module)
     assert Run(tmp_path / "run").status == "failed"
-    assert callback.scopes == []
+    assert callback.scope is None
 
 
 def test_a_resumed_training_counts_on(tmp_path: Path):
@@ -150,14 +150,19 @@ class Two(Module):
         return [torch.optim.Adam(self.net.parameters()), torch.optim.SGD(self.other.parameters(), lr=0.1)]
 
 
-def test_several_optimizers_have_a_run_each(tmp_path: Path):
+def test_several_optimizers_are_observed_together(tmp_path: Path):
     from stepscope.scope.adapters.lightning import ScopeCallback
 
-    fit(ScopeCallback(tmp_path, every=4), Two())
-    first, second = (Run(tmp_path / f"optimizer-{i}") for i in (0, 1))
-    assert set(first.layers) == {"net.0.weight", "net.0.bias", "net.2.weight", "net.2.bias"}
-    assert set(second.layers) == {"other.weight", "other.bias"}
-    assert second.table("grad_norm", layers=["other.bias"]).to_pydict()["step"] == [1, 4, 8, 12, 16]
+    trainer, _ = fit(ScopeCallback(tmp_path, every=4), Two())
+    run = Run(tmp_path)
+    assert set(run.layers) == {
+        *(f"net.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")),
+        "other.weight",
+        "other.bias",
+    }
+    assert trainer.global_step == 32
+    for layer in ("net.0.weight", "other.bias"):
+        assert run.table("grad_norm", layers=[layer]).to_pydict()["step"] == [1, 4, 8, 12, 16]
 
 
 def test_lightnings_own_precision_and_loggers_work(tmp_path: Path):

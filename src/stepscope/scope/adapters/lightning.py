@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepscope.scope.adapters.loops import Scopes, base_class
+from stepscope.scope.adapters.loops import Attached, base_class
 from stepscope.scope.scope import Scope
 
 __all__ = ["ScopeCallback"]
@@ -18,41 +18,40 @@ _Callback = base_class(("lightning.pytorch", "pytorch_lightning"), "Callback", "
 
 
 class ScopeCallback(_Callback):  # type: ignore[misc,valid-type]
-    """Attaches a `Scope` to each optimizer of the trainer while it fits.
+    """Attaches a `Scope` to the trainer's optimizers while it fits.
 
-    run, options: as `Scope` takes them; with several optimizers, folders optimizer-0, optimizer-1 ... within `run`.
+    run, options: as `Scope` takes them.  scope: the one at work, or None.
     Notes of each step: `loss`, the mean over its micro-batches, and where the trainer clips and the step is recorded
-    `grad_norm_before_clipping`. With one optimizer, steps count as `trainer.global_step` does, resumed runs included.
+    `grad_norm_before_clipping`. Steps count as `trainer.global_step` does, resumed runs included; of several
+    optimizers, each counts its own.
     """
 
     def __init__(self, run: Any = None, **options: Any) -> None:
         super().__init__()
-        self._scopes = Scopes(run, options)
+        self._attached = Attached(run, options)
         self._noted: dict[str, Any] = {}
-        self._steps = 0
-        self._resumed: list[int] = []
+        self._steps = self._resumed = 0
 
     @property
-    def scopes(self) -> list[Scope]:
-        """The scopes at work, one an optimizer."""
-        return self._scopes.all
+    def scope(self) -> Scope | None:
+        """The scope at work."""
+        return self._attached.scope
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach: optimizers are there and have been restored."""
-        self._scopes.attach(trainer.optimizers, pl_module)
-        for scope, steps in zip(self.scopes, self._resumed, strict=False):
-            scope.steps = steps
-        self._noted, self._steps = {}, self._count()
+        scope = self._attached.attach(trainer.optimizers, pl_module)
+        scope.steps = self._steps = self._resumed
+        self._noted = {}
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Count as the trainer does, also steps that loss scaling skips."""
-        if len(self.scopes) == 1 and self._steps != trainer.global_step:
-            self.scopes[0].steps = self._steps = trainer.global_step
+        if self.scope is not None and len(trainer.optimizers) == 1 and self._steps != trainer.global_step:
+            self.scope.steps = self._steps = trainer.global_step
             self._noted = {}
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """The gradient is complete and not yet clipped."""
-        if trainer.gradient_clip_val and any(scope.recording for scope in self.scopes):
+        if trainer.gradient_clip_val and self.scope is not None and self.scope.recording:
             grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             norm: Any = torch.nn.utils.get_total_norm(grads)
             self._noted["grad_norm_before_clipping"] = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
@@ -63,27 +62,23 @@ class ScopeCallback(_Callback):  # type: ignore[misc,valid-type]
         if isinstance(loss, Tensor):  # Lightning has divided it by the number of micro-batches
             added = self._noted.get("loss", 0.0) if pl_module.automatic_optimization else 0.0
             self._noted["loss"] = loss.detach() + added
-        if self._count() != self._steps:
-            self._steps = self._count()
-            for scope in self.scopes:
-                scope.note(**self._noted)
+        if self.scope is not None and self.scope.steps != self._steps:
+            self._steps = self.scope.steps
+            self.scope.note(**self._noted)
             self._noted = {}
-
-    def _count(self) -> int:
-        return sum(scope.steps for scope in self.scopes)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Detach."""
-        self._scopes.detach()
+        self._attached.detach()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Detach; the run says that it failed."""
-        self._scopes.detach(exception)
+        self._attached.detach(exception)
 
     def state_dict(self) -> dict[str, Any]:
         """Steps so far, for runs that are resumed."""
-        return {"steps": [scope.steps for scope in self.scopes]}
+        return {"steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Count on from there."""
-        self._resumed = list(state_dict["steps"])
+        self._resumed = int(state_dict["steps"])

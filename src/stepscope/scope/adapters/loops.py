@@ -1,10 +1,8 @@
-"""What the adapters share: a scope for each optimizer of a loop, and what becomes of it when the loop fails."""
+"""What the adapters share: the library they stand on, and a scope that lives as long as the loop."""
 
 import importlib
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,7 +10,7 @@ from torch import nn
 from stepscope.errors import UserError
 from stepscope.scope.scope import Scope
 
-__all__ = ["Scopes", "base_class"]
+__all__ = ["Attached", "base_class"]
 
 
 def base_class(modules: Sequence[str], name: str, extra: str) -> Any:
@@ -26,25 +24,21 @@ def base_class(modules: Sequence[str], name: str, extra: str) -> Any:
     raise UserError(f"this adapter needs {extra}: pip install 'stepscope[{extra}]'.")
 
 
-class Scopes:
-    """One scope for each of a loop's optimizers; of several, each records to a folder of its own within `run`."""
+class Attached:
+    """The scope of a loop while the loop runs."""
 
     def __init__(self, run: Any, options: Mapping[str, Any]) -> None:
         self._run, self._options = run, dict(options)
-        self.all: list[Scope] = []
+        self.scope: Scope | None = None
 
-    def attach(self, optimizers: Sequence[Any], model: nn.Module | None) -> None:
-        """Start observing; scopes of a loop before are detached."""
+    def attach(self, optimizers: Sequence[Any], model: nn.Module | None) -> Scope:
+        """Start observing; the scope of a loop before is detached."""
         self.detach()
-        several = len(optimizers) > 1 and isinstance(self._run, str | os.PathLike)
-        for i, optimizer in enumerate(optimizers):
-            run = Path(self._run) / f"optimizer-{i}" if several else self._run
-            scope = Scope(optimizer, model, run, **self._options)
-            self.all.append(scope)
-            scope.attach()
+        self.scope = Scope(list(optimizers), model, self._run, **self._options)
+        return self.scope.attach()
 
     def detach(self, error: BaseException | None = None) -> None:
-        """Stop observing; the error, if there is one, decides on the status of the runs."""
-        for scope in self.all:
+        """Stop observing; the error, if there is one, decides on the status of the run."""
+        scope, self.scope = self.scope, None
+        if scope is not None:
             scope.__exit__(None if error is None else type(error), error, None)
-        self.all = []

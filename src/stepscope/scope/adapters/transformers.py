@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stepscope.scope.adapters.loops import Scopes, base_class
+from stepscope.scope.adapters.loops import Attached, base_class
 from stepscope.scope.scope import Scope
 
 __all__ = ["ScopeCallback"]
@@ -20,31 +20,31 @@ class ScopeCallback(_Callback):  # type: ignore[misc,valid-type]
     """
 
     def __init__(self, run: Any = None, **options: Any) -> None:
-        self._scopes = Scopes(run, options)
+        self._attached = Attached(run, options)
 
     @property
     def scope(self) -> Scope | None:
         """The scope at work."""
-        return self._scopes.all[0] if self._scopes.all else None
+        return self._attached.scope
 
     def detach(self) -> None:
         """Stop observing."""
-        self._scopes.detach()
+        self._attached.detach()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Attach to the optimizer inside Accelerate's wrapper."""
-        self._scopes.attach([kwargs["optimizer"]], kwargs.get("model"))
+        self._attached.attach([kwargs["optimizer"]], kwargs.get("model"))
         self.on_step_begin(args, state, control)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count as the trainer does, also steps that loss scaling skips."""
-        for scope in self._scopes.all:
-            scope.steps = state.global_step
+        if self.scope is not None:
+            self.scope.steps = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         """Note the loss, the gradient's norm and what evaluations found."""
-        for scope in self._scopes.all:
-            scope.note(**{_noted(name): value for name, value in (logs or {}).items() if _is_noted(name)})
+        if self.scope is not None:
+            self.scope.note(**{_noted(name): value for name, value in (logs or {}).items() if _is_noted(name)})
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Detach."""
