@@ -46,6 +46,7 @@ def of_run(run: Recorded, detail: Detail) -> dict[str, Any]:
         unit_steps=optimizer.lower() in UNIT_STEPS,
         adam=optimizer.lower() in ADAMS,
     )
+    known = {*COLUMNS, *(history.column for history in run.histories)}
     names = list(run.layers["layers"])
     shown = blocks(names, detail.rows)
     recorded = [grouped(history, shown) for history in run.histories]
@@ -65,7 +66,7 @@ def of_run(run: Recorded, detail: Detail) -> dict[str, Any]:
         "panes": [pane],
         "config": [*flat(config), *flat(scope, "scope.")],
         "columns": [
-            (name, column) for name, column in columns.items() if name in COLUMNS and isinstance(column, Mapping)
+            (name, column) for name, column in columns.items() if name in known and isinstance(column, Mapping)
         ],
         "environment": [*flat(run.info.get("provenance") or {})],
     }
