@@ -11,8 +11,8 @@ __all__ = ["record"]
 COLUMNS = {"spread_median": {"unit": "", "formula": "median of sigma / |m|"}}
 
 
-def record(folder: Path, layers: int, seed: int, steps: int = 60) -> Path:
-    """Write a run of so many layers, four a block, to the folder."""
+def record(folder: Path, layers: int, seed: int, steps: int = 60, later: float = 1.0) -> Path:
+    """Write a run of so many layers, four a block; in its second half one column is ``later`` times as large."""
     dice = np.random.default_rng(seed)
     names = tuple(f"net.{n // 4}.part{n % 4}.weight" for n in range(layers))
     columns = ("momentum_abs_mean", "spread_median", "update_abs_median_per_lr", "update_to_weight", "zero")
@@ -22,6 +22,7 @@ def record(folder: Path, layers: int, seed: int, steps: int = 60) -> Path:
         for step in range(1, steps + 1):
             values = dice.lognormal(size=(layers, len(columns)))
             values[:, -1] = 0
+            values[:, 0] *= later if step > steps / 2 else 1.0
             run.write_block(step, names, columns, values)
             run.write(step, "", {"loss": 1 / step, "lr": 0.1})
         run.event(

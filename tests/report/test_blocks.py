@@ -25,5 +25,13 @@ def test_a_thousand_layers_become_their_blocks():
     assert {len(block.members) for block in found} == {6}
 
 
+def test_one_beginning_of_all_names_is_no_block():
+    names = [f"net.{n // 4}.part{n % 4}" for n in range(1000)]
+    found = blocks(names, 50)
+    assert len(found) == 50
+    assert found[1].name == "net.5 … net.9"
+    assert {len(block.members) for block in found} == {20}
+
+
 def test_few_layers_stay_what_they_are():
     assert [block.name for block in blocks(["b.weight", "a.weight"], 5)] == ["b.weight", "a.weight"]

@@ -122,7 +122,10 @@ def test_type_in_pictures_can_be_read(views: list[dict[str, Any]]):
 
 def test_pages_of_runs_are_in_order_too(tmp_path: Path):
     """A run of 200 tensors in 50 blocks, and two runs side by side; every heatmap has some labels."""
-    runs = [record(tmp_path / f"a_run_with_a_rather_long_name_{seed}", 200, seed, steps=30) for seed in (0, 1)]
+    runs = [
+        record(tmp_path / f"a_run_with_a_rather_long_name_{seed}", 200, seed, steps=60, later=1 + 50.0 * seed)
+        for seed in (0, 1)
+    ]
     pages = [report.write(runs[0], tmp_path / "run.html"), report.write_diff(*runs, tmp_path / "diff.html")[0]]
     for path in pages:
         for view in measured(tmp_path, path.read_text("utf-8")):

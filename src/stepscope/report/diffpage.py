@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["lines", "of_runs", "of_two"]
 
-MOST_DEPARTURES = 40
+MOST_DEPARTURES = 60
+SHOWN = 12  # of them at once; the others unfold
 MOST_COLUMNS = 12  # shown as heatmaps
 
 
@@ -133,7 +134,8 @@ def of_runs(a: "Run", b: "Run", found: Comparison, detail: Detail) -> dict[str, 
         "names": found.names,
         "found": found,
         "first": first_words(found),
-        "departures": [*map(_row, together[:MOST_DEPARTURES])],
+        "departures": [*map(_row, together[:SHOWN])],
+        "further": [*map(_row, together[SHOWN:MOST_DEPARTURES])],
         "left_out": max(0, len(together) - MOST_DEPARTURES),
         "curves": [*_curves(found)],
         "maps": [*_maps(found, [pairs[name] for name in names], layers, shown, a.info)],
