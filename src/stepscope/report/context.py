@@ -9,7 +9,7 @@ from typing import Any
 from stepscope.report import figures, layers, panes, summary, text
 from stepscope.report.panel import limits
 from stepscope.report.panes import Detail, Figure
-from stepscope.report.summary import Arm, Effect, Measure
+from stepscope.report.summary import Arm, Comparison, Effect, Measure
 
 __all__ = ["flat", "of_dissection"]
 
@@ -46,7 +46,9 @@ def of_dissection(results: Mapping[str, Any], detail: Detail) -> dict[str, Any]:
         "settings": settings,
         "verdict": dict.fromkeys(VERDICT) | (results.get("verdict") or {}),
         "arms": arms,
-        "cells": {f"{int(arm.sign)}{int(arm.adapted)}": arm for arm in arms if not arm.matched},
+        "cells": {f"{int(arm.sign)}{int(arm.adapted)}": arm for arm in arms if not arm.matched and arm.other is None},
+        "others": [arm for arm in arms if arm.other is not None],
+        "comparisons": [*_comparison_groups(results, arms)],
         "matched": [arm for arm in arms if arm.matched],
         "arrows": summary.arrows(arms, quality),
         "best": _best(arms, quality),
@@ -74,7 +76,8 @@ def _best(arms: Sequence[Arm], quality: Measure) -> dict[str, Arm]:
     """The cells with the lowest training loss and the best quality, by the mean over seeds."""
     found: dict[str, Arm] = {}
     for key, measure in (("loss", summary.LOSS), ("quality", quality)):
-        means = [(arm.final(measure.column).mean, arm) for arm in arms if not arm.matched]
+        four = [arm for arm in arms if not arm.matched and arm.other is None]
+        means = [(arm.final(measure.column).mean, arm) for arm in four]
         known = [(mean if measure.higher_is_better else -mean, arm) for mean, arm in means if mean is not None]
         if len(known) > 1:
             found[key] = max(known, key=lambda pair: pair[0])[1]
@@ -106,6 +109,29 @@ def _rank(row: Effect, cells: Mapping[str, str]) -> tuple[int, int]:
     return names.index(row.effect) if row.effect in names else len(names), [*cells].index(row.adam_cell)
 
 
+def _comparison_groups(results: Mapping[str, Any], arms: Sequence[Arm]) -> Iterator[dict[str, Any]]:
+    """By outcome, each method against the baseline."""
+    known = {arm.method: arm for arm in arms}
+    rows = summary.comparisons(results)
+    for outcome in dict.fromkeys(row.outcome for row in rows):
+        measure = _outcome_measure(results, outcome)
+        group = [row for row in rows if row.outcome == outcome]
+        yield {
+            "measure": measure,
+            "baseline": known[group[0].baseline],
+            "rows": [
+                {
+                    "row": row,
+                    "arm": known[row.method],
+                    "estimate": text.factor(row.estimate) if row.ratio else measure.difference(row.estimate),
+                    "interval": _interval(row, measure),
+                    "mark": VERDICT_MARKS.get(row.verdict, "?"),
+                }
+                for row in group
+            ],
+        }
+
+
 def _effect_row(row: Effect, measure: Measure, cells: Mapping[str, str]) -> dict[str, Any]:
     def show(value: float | None) -> str:
         return text.factor(value) if row.ratio else measure.difference(value)
@@ -121,7 +147,7 @@ def _effect_row(row: Effect, measure: Measure, cells: Mapping[str, str]) -> dict
     }
 
 
-def _interval(row: Effect, measure: Measure) -> str:
+def _interval(row: Effect | Comparison, measure: Measure) -> str:
     if row.low is None or row.high is None:
         return text.MISSING
     if row.ratio:
