@@ -1,5 +1,5 @@
-"""Reports: one self-contained HTML file about a dissection or a recorded run."""
+"""Reports: one self-contained HTML file about a dissection, a recorded run, or two runs side by side."""
 
-from stepscope.report.html import write
+from stepscope.report.html import write, write_diff
 
-__all__ = ["write"]
+__all__ = ["write", "write_diff"]
