@@ -29,9 +29,9 @@ from stepscope.store.summary import CHUNK, Summary, repeated, span_of
 __all__ = ["Matrix", "Query", "Series"]
 
 ROWS_KEPT = 256 << 20  # bytes a run
-SUMMARIES_KEPT = 4  # columns of a run, each up to some 80 MB for 10^8 values
+SUMMARIES_KEPT = 3  # columns of a run, each up to some 170 MB for 10^8 values
 FEW_ROWS = 3_000_000  # are read value by value: 50 ms of work once they are decoded
-MANY_PARTS = 400  # are never read value by value for one picture: half a second
+MANY_ROWS = 10_000_000  # never are for one picture: they would not fit into what is kept
 
 
 class Series(NamedTuple):
@@ -74,20 +74,30 @@ class Query:
         with self._guard:
             return _columns(self._refreshed())
 
-    def layers(self) -> list[str]:
-        """The layers that have rows, as ``Run.layers`` orders them; "" first where the run as a whole has some."""
+    def layers(self, patience: float | None = None) -> list[str]:
+        """The layers that have rows, as ``Run.layers`` orders them; "" first where the run as a whole has some.
+
+        patience: seconds after which those found so far are the answer; None looks at all rows.
+        """
         with self._guard:
-            return self._ordered(self._refreshed())
+            return self._ordered(self._refreshed(), None if patience is None else time.monotonic() + patience)
+
+    def forget(self) -> None:
+        """Let go of all values that were kept."""
+        with self._guard:
+            self._rows = _Cache(ROWS_KEPT)
+            self._summaries.clear()
 
     def extent(self) -> tuple[int, int] | None:
         """The first and the last recorded step; None before there is one."""
         with self._guard:
             return _extent(self._refreshed())
 
-    def _ordered(self, sources: Sequence[Source]) -> list[str]:
-        for source in sources:
-            if not source.is_numbered:
-                self._keys(source)
+    def _ordered(self, sources: Sequence[Source], deadline: float | None = None) -> list[str]:
+        for source in _spread_out([source for source in sources if not source.is_numbered]):
+            self._keys(source)
+            if deadline is not None and time.monotonic() > deadline:
+                break
         listed = [name for name in self._listed() if name in self._numbers]
         rest = sorted(self._numbers.keys() - {"", *listed})
         return [""] * ("" in self._numbers) + listed + rest
@@ -175,25 +185,24 @@ class Query:
             raise unknown_name("column", column, known)
         scale = Scale(first, last, min(buckets, last - first + 1))
         concerned = [s for s in sources if column in s.names and s.span and s.span[0] <= last and s.span[1] >= first]
+        deadline = None if patience is None else time.monotonic() + patience
         if self._is_coarse(concerned, scale):
-            deadline = None if patience is None else time.monotonic() + patience
             summary, concerned, read = self._summed_up(column, sources, concerned, deadline)
             wanted = self._wanted(layers, sources)
             pieces = [summary.buckets(wanted, scale)]
         else:
-            pieces, read = [], 1.0
-            for source in concerned:
-                self._keys(source)
+            pieces = []
+            concerned, read = self._read(concerned, column, deadline)
             wanted = self._wanted(layers, sources)
         return scale, joined([NOTHING, *pieces, *self._by_value(concerned, column, wanted, scale)]), read
 
     def _is_coarse(self, sources: Sequence[Source], scale: Scale) -> bool:
         """Whether summaries do for this picture: there is too much to read, and a bucket holds some of their chunks."""
-        if sum(source.rows for source in sources) <= FEW_ROWS:
+        rows = sum(source.rows for source in sources)
+        if rows <= FEW_ROWS:
             return False
-        layers = max(len(self._numbers), len(self._listed()), 1)
-        steps = sum(source.rows for source in sources) / layers
-        return len(sources) > MANY_PARTS or steps / CHUNK > scale.size
+        steps = rows / max(len(self._numbers), len(self._listed()), 1)
+        return rows > MANY_ROWS or steps / CHUNK > scale.size
 
     def _wanted(self, layers: Sequence[str], sources: Sequence[Source]) -> NDArray[np.bool_]:
         """By number of the layer, whether it was asked for."""
@@ -204,6 +213,17 @@ class Query:
         wanted = np.zeros(len(self._numbers), bool)
         wanted[[self._numbers[name] for name in layers if name in self._numbers]] = True
         return wanted
+
+    def _read(self, sources: Sequence[Source], column: str, deadline: float | None) -> tuple[list[Source], float]:
+        """Those that were read before the deadline, at least one that was not before, and their share."""
+        there, fresh = set(), 0
+        for source in _spread_out(sources):
+            is_new = (source.identity, column) not in self._rows
+            if not is_new or deadline is None or not fresh or time.monotonic() < deadline:
+                self._values(source, column)
+                there.add(source.identity)
+                fresh += is_new
+        return [s for s in sources if s.identity in there], len(there) / max(len(sources), 1)
 
     def _by_value(
         self, sources: Sequence[Source], column: str, wanted: NDArray[np.bool_], scale: Scale
@@ -251,13 +271,14 @@ class Query:
         return keys
 
     def _values(self, source: Source, column: str) -> Rows:
+        keys = self._keys(source)
+
         def read() -> Rows:
-            keys = self._keys(source)
             with self._reporting(source):
                 return source.written(keys, column)
             return NO_ROWS
 
-        rows: Rows = self._rows.get((source.identity, column), read)
+        rows: Rows = self._rows.get((source.identity, column), read, besides=keys)
         return rows
 
     def _refreshed(self) -> list[Source]:
@@ -314,19 +335,25 @@ class _Cache:
         self.bytes = 0
         self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
 
-    def get(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """What `compute` gave for this key, arrays in a tuple; it is called again where that was let go."""
+    def __contains__(self, key: Any) -> bool:
+        return key in self._kept
+
+    def get(self, key: Any, compute: Callable[[], tuple[Any, ...]], besides: Sequence[Any] = ()) -> Any:
+        """The arrays that `compute` gives; it is called again where they were let go.
+
+        besides: arrays that are counted elsewhere.
+        """
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key][0]
-        value = compute()
-        size = 64 + sum(array.nbytes for array in value)
-        self._kept[key] = value, size
+        arrays = compute()
+        size = 64 + sum(array.nbytes for array in arrays if not any(array is other for other in besides))
+        self._kept[key] = arrays, size
         self.bytes += size
         while self.bytes > self.budget and len(self._kept) > 1:
             _, (_, old) = self._kept.popitem(last=False)
             self.bytes -= old
-        return value
+        return arrays
 
 
 def _columns(sources: Sequence[Source]) -> list[str]:

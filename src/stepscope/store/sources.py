@@ -81,7 +81,7 @@ class Sealed(Source):
     def keys(self, numbers: Numbers) -> Keys:
         """Layer and step of every row."""
         with pq.ParquetFile(self.path, read_dictionary=["layer"]) as file:
-            table = file.read(list(KEYS)).combine_chunks()
+            table = file.read(list(KEYS), use_threads=False).combine_chunks()  # others train on this machine
         self.is_numbered = True
         return _numbered(table["layer"], numbers), table["step"].to_numpy()
 
@@ -90,7 +90,7 @@ class Sealed(Source):
         if not self.rows:
             return NO_ROWS
         with pq.ParquetFile(self.path) as file:
-            return _written(keys, file.read([column])[column])
+            return _written(keys, file.read([column], use_threads=False)[column])
 
 
 class Growing(Source):
