@@ -1,12 +1,15 @@
 """What the playground asks the server: the rules and landscapes there are, programs for the browser, and sweeps."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from stepscope.app.endpoint import Bound, Call, Endpoint, endpoint
+from stepscope.app import api_sweep
+from stepscope.app.endpoint import Bound, Call, Endpoint, Text, endpoint
+from stepscope.errors import unknown_name
 from stepscope.graph.formula import LONGEST
 from stepscope.rules import METHODS, Rule
 from stepscope.simulate import LANDSCAPES, Landscape, find
+from stepscope.simulate.javascript import curves_module, landscape_module, path_module
 
 __all__ = ["ENDPOINTS"]
 
@@ -62,7 +65,16 @@ class Catalogue:
 class LandscapeQuery:
     """landscape: a name or a formula."""
 
-    landscape: Annotated[str, Bound(1, LONGEST)] = field()
+    landscape: Annotated[str, Bound(1, LONGEST)]
+
+
+@dataclass(frozen=True)
+class PathQuery:
+    """rule: its name.  landscape: a name or a formula.  noise: how it enters the gradient."""
+
+    rule: Annotated[str, Bound(1, 80)]
+    landscape: Annotated[str, Bound(1, LONGEST)]
+    noise: Literal["none", "additive", "relative", "shift"] = "none"
 
 
 def _rule(rule: Rule) -> RuleInfo:
@@ -97,4 +109,35 @@ def landscape(query: LandscapeQuery, call: Call) -> LandscapeInfo:
     return _landscape(find(query.landscape))
 
 
-ENDPOINTS: tuple[Endpoint, ...] = (catalogue, landscape)
+_SCRIPT = "text/javascript"
+
+
+@endpoint("GET", "/api/path.js")
+def path_program(query: PathQuery, call: Call) -> Text:
+    """The program that takes a rule's steps on a landscape, as a module."""
+    if query.rule not in METHODS:
+        raise unknown_name("update rule", query.rule, METHODS)
+    noise = None if query.noise == "none" else query.noise
+    return Text(path_module(METHODS[query.rule], find(query.landscape), noise), _SCRIPT)
+
+
+@endpoint("GET", "/api/landscape.js")
+def landscape_program(query: LandscapeQuery, call: Call) -> Text:
+    """The program of a landscape's loss and gradient, as a module."""
+    return Text(landscape_module(find(query.landscape)), _SCRIPT)
+
+
+@endpoint("GET", "/api/curves.js")
+def curves_program(query: Nothing, call: Call) -> Text:
+    """The theoretical factors as functions of the spread, as a module."""
+    return Text(curves_module(), _SCRIPT)
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    catalogue,
+    landscape,
+    path_program,
+    landscape_program,
+    curves_program,
+    api_sweep.sweep_map,
+)
