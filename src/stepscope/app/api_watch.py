@@ -173,8 +173,8 @@ class Dashboard:
         )
 
     def series(self, query: SeriesQuery, call: Call) -> Stream:
-        """Frames of [6, n]: step, least, mean, largest value, how many finite and how many other values, by bucket."""
-        _limit(6 * len(query.runs) * len(query.columns) * len(query.layers) * query.buckets)
+        """Frames of [7, n], by bucket: step, least, mean, largest, last value, how many finite and how many other values."""
+        _limit(7 * len(query.runs) * len(query.columns) * len(query.layers) * query.buckets)
         return Stream(self._series([self.library.query(id) for id in query.runs], query, call))
 
     def _series(self, readers: Sequence[Query], query: SeriesQuery, call: Call) -> Iterator[bytes]:
@@ -196,7 +196,7 @@ class Dashboard:
                     yield frame({**about, "error": str(error)})
                     continue
                 about |= {"read": read, "scale": list(scale) if scale else None}
-                frames = [frame({**about, "layer": layer}, _six(buckets)) for layer, buckets in found.items()]
+                frames = [frame({**about, "layer": layer}, _seven(buckets)) for layer, buckets in found.items()]
                 yield b"".join(frames) or frame(about)
 
     def matrix(self, query: MatrixQuery, call: Call) -> Stream:
@@ -261,7 +261,7 @@ def _layer(name: str, shape: object) -> Layer:
     return Layer(name, sizes, bool(name) and (len(sizes) > 1 if sizes else is_weight(name)))
 
 
-def _six(buckets: Buckets) -> np.ndarray[Any, Any]:
+def _seven(buckets: Buckets) -> np.ndarray[Any, Any]:
     return np.array(
-        [buckets.step, buckets.low, buckets.mean, buckets.high, buckets.finite, buckets.broken], dtype=np.float64
+        [buckets.step, buckets.low, buckets.mean, buckets.high, buckets.end, buckets.finite, buckets.broken], dtype=np.float64
     )

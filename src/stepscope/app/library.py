@@ -180,6 +180,7 @@ class Library:
             scope = info.get("config", {}).get("scope", {})
         except (UserError, OSError, AttributeError, TypeError) as error:
             problem = str(error) if isinstance(error, UserError) else f"{place.folder.name}: {error}"
+            problem = problem.replace(f"{self.root.parent}{os.sep}", "")
             return RunLine(id, "broken", problem=problem, changed=changed, dissection=place.dissection, stamp=stamp)
         return RunLine(
             id,

@@ -12,6 +12,8 @@ export interface Line {
   look: number;
   series: Series;
   band?: boolean;
+  /** Show each point. */
+  dots?: boolean;
 }
 
 /** Something that happened at a step. */
@@ -102,6 +104,7 @@ export class Chart {
       context.setLineDash([...(DASHES[line.look % DASHES.length] ?? [])]);
       drawLine(context, line.series.step, line.series.mean, x, y, hue(line.look), this.picture.lines.length > 1 ? 1.5 : 1.7);
       context.setLineDash([]);
+      if (line.dots) drawDots(context, line.series, x, y, hue(line.look));
       drawBroken(context, line.series, x, height - BOTTOM);
     }
     for (const mark of this.picture.marks ?? []) drawMark(context, x(mark.step), TOP, height - BOTTOM);
@@ -222,9 +225,9 @@ export class Chart {
     const { lines, marks } = this.picture;
     if (this.cursor === null || !lines.length) {
       const first = lines[0];
-      const end = first?.series.mean.at(-1);
+      const end = first?.series.end.at(-1);
       this.readout.textContent =
-        lines.length === 1 && first && first.series.step.length ? `now ${number(end)} at ${this.xWords(first.series.step.at(-1) ?? 0)}` : "";
+        lines.length === 1 && first && first.series.step.length ? `last ${number(end)} at ${this.xWords(first.series.step.at(-1) ?? 0)}` : "";
       return;
     }
     const parts: string[] = [];
@@ -365,6 +368,15 @@ function drawBand(context: CanvasRenderingContext2D, series: Series, x: (v: numb
     from = to;
   }
   context.globalAlpha = 1;
+}
+
+function drawDots(context: CanvasRenderingContext2D, series: Series, x: (v: number) => number, y: (v: number) => number, fill: string): void {
+  context.fillStyle = fill;
+  for (let i = 0; i < series.step.length; i++) {
+    context.beginPath();
+    context.arc(x(series.step[i] as number), y(series.mean[i] as number), 3.5, 0, 7);
+    context.fill();
+  }
 }
 
 function drawBroken(context: CanvasRenderingContext2D, series: Series, x: (v: number) => number, bottom: number): void {

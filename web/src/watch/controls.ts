@@ -44,7 +44,8 @@ export class Controls {
       ["linear", "linear scale"],
     ].map(([value, text]) => el("option", { value: value ?? "" }, text ?? "")),
   );
-  private readonly about = el("p", { class: "soft", id: "about-column" });
+  private readonly about = el("summary", { id: "about-column" });
+  private readonly more = el("p", {});
 
   constructor(withColumn = true) {
     this.column.addEventListener("change", () => go({ column: this.column.value }));
@@ -55,7 +56,7 @@ export class Controls {
       "div",
       { class: "controls" },
       el("div", { class: "bar" }, withColumn ? this.column : null, this.scale, this.filter, el("label", { class: "check" }, this.weights, " weights only")),
-      withColumn ? this.about : null,
+      withColumn ? el("details", { class: "soft about-column" }, this.about, this.more) : null,
     );
   }
 
@@ -68,7 +69,8 @@ export class Controls {
     }
     this.column.value = chosenColumn(detail, route);
     const about = detail.columns.find((column) => column.name === this.column.value);
-    this.about.textContent = about ? describe(about) : "";
+    this.about.textContent = about?.formula ? `${about.formula}${about.unit && about.unit !== "1" ? ` in units of ${about.unit}` : ""}` : "no description";
+    this.more.textContent = about ? `${about.estimator ? `Estimate: ${about.estimator}. ` : ""}${about.source}` : "";
     if (this.filter.value !== route.filter) this.filter.value = route.filter;
     this.weights.checked = route.weights;
     this.scale.value = route.log;

@@ -79,6 +79,8 @@ export interface Series {
   low: Float64Array;
   mean: Float64Array;
   high: Float64Array;
+  /** The last value. */
+  end: Float64Array;
   finite: Float64Array;
   broken: Float64Array;
 }
@@ -118,8 +120,9 @@ export async function series(
       low: row(1),
       mean: row(2),
       high: row(3),
-      finite: row(4),
-      broken: row(5),
+      end: row(4),
+      finite: row(5),
+      broken: row(6),
     });
   }
   return { found, read };

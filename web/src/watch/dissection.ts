@@ -119,13 +119,15 @@ export class DissectionView implements View {
     }
     const lines = now.arms.flatMap((arm, look): Line[] => {
       const points = arm.points.filter((point) => point.train_loss !== null);
-      return points.length ? [{ name: method(arm.method), look, series: plain(points.map((p) => p.lr), points.map((p) => p.train_loss)) }] : [];
+      return points.length ? [{ name: method(arm.method), look, dots: true, series: plain(points.map((p) => p.lr), points.map((p) => p.train_loss)) }] : [];
     });
     this.tuning.set({ lines, xLog: true, xLabel: "step size" });
     const curves = (of: (run: Replication) => (number | null)[]) =>
       now.arms.flatMap((arm, look) => arm.replications.map((run): Line => ({ name: method(arm.method), look, series: plain(run.steps, of(run)) })));
     this.loss.set({ lines: once(curves((run) => run.train_loss)) });
     this.test.set({ lines: once(curves((run) => run.test)), log: now.metric === "loss" ? undefined : false });
+    const any = now.arms.some((arm) => arm.replications.length > 0);
+    for (const chart of [this.loss, this.test]) chart.element.classList.toggle("hidden", !any);
     this.fillArms(now);
     this.fillEffects(now);
     this.recorded.replaceChildren(
@@ -138,7 +140,7 @@ export class DissectionView implements View {
   private fillArms(now: Standing): void {
     const rows = now.arms.map((arm, look) => {
       const unstable = arm.points.filter((point) => point.status !== "ok").length;
-      const tried = arm.points.length ? `${arm.points.length} step sizes${unstable ? `, ${unstable} of them unstable` : ""}` : "not begun";
+      const tried = arm.points.length ? `${arm.points.length} step size${arm.points.length === 1 ? "" : "s"}${unstable ? `, ${unstable} of them unstable` : ""}` : "not begun";
       const best = arm.best === null ? "–" : `${number(arm.best)}${arm.at_edge ? " (at the edge of what was tried)" : ""}`;
       const ends = arm.replications.map((run) => (run.status === "ok" ? (run.train_loss.at(-1) ?? null) : null)).filter((end) => end !== null);
       const mean = ends.length ? number(ends.reduce((sum, end) => sum + end, 0) / ends.length) : "–";
@@ -166,7 +168,7 @@ export class DissectionView implements View {
 function plain(x: number[], y: (number | null)[]): Series {
   const values = Float64Array.from(y, (value) => value ?? NaN);
   const none = new Float64Array(x.length);
-  return { step: Float64Array.from(x), low: values, mean: values, high: values, finite: none, broken: none };
+  return { step: Float64Array.from(x), low: values, mean: values, high: values, end: values, finite: none, broken: none };
 }
 
 /** The legend names each method once. */

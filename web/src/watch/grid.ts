@@ -83,7 +83,7 @@ export class Grid {
   private make(name: string, item: Item): Cell {
     const canvas = el("canvas", { class: "spark", "aria-hidden": "true" });
     const value = el("span", { class: "value" });
-    const title = el("span", { class: "title", title: item.title }, el("bdi", {}, item.title));
+    const title = el("span", { class: item.title === item.layer ? "title end" : "title", title: item.title }, el("bdi", {}, item.title));
     const element = el("button", { type: "button", class: "cell", "data-key": name }, title, el("span", { class: "soft note" }, item.note), canvas, value);
     const cell: Cell = { item, element, canvas, value, visible: false, shown: "" };
     element.addEventListener("click", () => this.onPick(item));
@@ -126,8 +126,7 @@ export class Grid {
 
   private draw(cell: Cell): void {
     sparkline(cell.canvas, cell.series);
-    const end = cell.series?.mean.findLast((value) => !Number.isNaN(value));
-    cell.value.textContent = cell.series ? number(end) : "–";
+    cell.value.textContent = number(cell.series?.end.at(-1));
     cell.element.dataset.points = String(cell.series?.step.length ?? 0);
   }
 

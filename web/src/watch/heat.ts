@@ -56,7 +56,10 @@ export class HeatMap {
     this.picture = picture;
     const { matrix } = picture;
     const values = picture.empty ? matrix.values.map((value) => (Number.isNaN(value) ? 0 : value)) : matrix.values;
-    this.colours = around([values], picture.log ?? (!picture.empty && wantsLog([values])), 0);
+    const [least, most] = usual(values);
+    const log = picture.log ?? (!picture.empty && wantsLog([least < most ? [least, most] : values]));
+    this.colours = around([[least, most]], log, 0);
+    if (this.colours.high <= this.colours.low) this.colours = around([[least, most]], log);
     const image = document.createElement("canvas");
     image.width = Math.max(1, matrix.size);
     image.height = Math.max(1, matrix.rows);
@@ -86,8 +89,8 @@ export class HeatMap {
     }
     const height = Math.min(22, Math.max(3, Math.floor(620 / Math.max(1, matrix.rows))));
     this.canvas.style.height = `${matrix.rows * height + BOTTOM + 4}px`;
-    this.low.textContent = number(this.colours.low);
-    this.high.textContent = `${number(this.colours.high)}${this.colours.log ? " (log scale)" : ""}`;
+    this.low.textContent = `≤ ${number(this.colours.low)}`;
+    this.high.textContent = `≥ ${number(this.colours.high)}${this.colours.log ? " (log scale)" : ""}`;
     this.canvas.setAttribute("data-rows", String(matrix.rows));
     this.say();
     this.redraw();
@@ -228,6 +231,17 @@ export class HeatMap {
   get name(): string {
     return this.title;
   }
+}
+
+/** The range without the outermost hundredth on either side: a single odd value must not grey out all others. */
+function usual(values: Float64Array): [number, number] {
+  const step = Math.max(1, Math.floor(values.length / 20_000));
+  const sample: number[] = [];
+  for (let i = 0; i < values.length; i += step) if (Number.isFinite(values[i] as number)) sample.push(values[i] as number);
+  sample.sort((a, b) => a - b);
+  if (!sample.length) return [0, 1];
+  const at = (share: number) => sample[Math.round(share * (sample.length - 1))] as number;
+  return [at(0.01), at(0.99)];
 }
 
 /** How many empty buckets a value covers: the usual distance of two values in the first row that has any. */

@@ -201,8 +201,8 @@ export class RunList implements View {
 
   private draw(row: Row): void {
     sparkline(row.canvas, row.series);
-    const end = row.series?.mean.findLast((value) => !Number.isNaN(value));
-    row.loss.textContent = row.series ? number(row.series.broken.at(-1) ? NaN : end) : "";
+    const end = row.series?.end.at(-1);
+    row.loss.textContent = !row.series ? "" : Number.isNaN(end) ? "NaN" : number(end);
   }
 
   private paint(): void {

@@ -14,8 +14,8 @@ export function stepOf(event: RunEvent): number | null {
 /** An event in a sentence: its own words where it has some, everything it holds otherwise. */
 export function sentence(event: RunEvent): string {
   for (const name of ["message", "sentence", "text"]) if (typeof event[name] === "string") return event[name] as string;
-  const rest = Object.entries(event).filter(([name]) => !["kind", "time", "step", "layer", "name", "alarm"].includes(name));
-  return rest.map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : String(value)}`).join(", ").slice(0, 300);
+  const rest = Object.entries(event).filter(([name, value]) => !["kind", "time", "step", "layer", "name", "alarm"].includes(name) && typeof value !== "object");
+  return rest.map(([name, value]) => `${name} ${String(value)}`).join(", ").slice(0, 300);
 }
 
 export const titleOf = (event: RunEvent): string =>
