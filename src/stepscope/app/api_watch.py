@@ -173,7 +173,7 @@ class Dashboard:
         )
 
     def series(self, query: SeriesQuery, call: Call) -> Stream:
-        """Frames of [7, n], by bucket: step, least, mean, largest, last value, how many finite and how many other values."""
+        """Frames of [7, n], by bucket: step; least, mean, largest and last value; how many are finite, how many not."""
         _limit(7 * len(query.runs) * len(query.columns) * len(query.layers) * query.buckets)
         return Stream(self._series([self.library.query(id) for id in query.runs], query, call))
 
@@ -263,5 +263,6 @@ def _layer(name: str, shape: object) -> Layer:
 
 def _seven(buckets: Buckets) -> np.ndarray[Any, Any]:
     return np.array(
-        [buckets.step, buckets.low, buckets.mean, buckets.high, buckets.end, buckets.finite, buckets.broken], dtype=np.float64
+        [buckets.step, buckets.low, buckets.mean, buckets.high, buckets.end, buckets.finite, buckets.broken],
+        dtype=np.float64,
     )
