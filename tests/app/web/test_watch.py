@@ -377,14 +377,22 @@ PLACES = [
     {"run": "runs/first", "tab": "layers", "layer": "block0.weight"},
     {"run": "runs/first", "tab": "events"},
     {"run": "runs/first", "tab": "about"},
-    {"run": "runs/first", "compare": "runs/second"},
+    {"compare": "runs/first&compare=runs/second"},
 ]
+
+
+def walk(page: Any) -> Iterator[dict[str, str]]:
+    """Show one place after the other, each once its first answers are drawn."""
+    for place in PLACES:
+        fragment = "&".join(f"{name}={value}" for name, value in place.items())
+        page.evaluate("fragment => { location.hash = fragment; }", fragment)
+        page.wait_for_timeout(500)
+        yield place
 
 
 def findings(page: Any) -> list[str]:
     """What axe finds serious or critical."""
-    page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text("utf-8"))
-    result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    result = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
     return [
         f"{one['id']}: {node['target']} {node['failureSummary']}"
         for one in result["violations"]
@@ -393,23 +401,21 @@ def findings(page: Any) -> list[str]:
     ]
 
 
-def settled(page: Any) -> Any:
-    page.wait_for_timeout(600)  # the first answers are drawn
-    return page
-
-
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing_serious(visit: Visitor, server: Server, dark: bool):
-    for place in PLACES:
-        page = settled(visit(address(server, **place), dark=dark).page)
-        assert findings(page) == [], place
+    page = visit(server.address, dark=dark).page
+    page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text("utf-8"))
+    found = [(place, finding) for place in walk(page) for finding in findings(page)]
+    assert found == []
+    page.evaluate("() => document.querySelector('main').append(document.createElement('input'))")
+    assert len(findings(page)) == 1  # it would be found
 
 
 @pytest.mark.parametrize("width", [360, 390, 768])
 def test_nothing_sticks_out_on_a_phone(visit: Visitor, server: Server, width: int):
-    for place in PLACES:
-        page = settled(visit(address(server, **place), width=width, height=800).page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, place
+    page = visit(server.address, width=width, height=800).page
+    wide = [place for place in walk(page) if page.evaluate("() => document.documentElement.scrollWidth") > width]
+    assert wide == []
 
 
 def test_everything_is_reached_by_the_keyboard_alone(visit: Visitor, server: Server):
@@ -441,10 +447,9 @@ def test_everything_is_reached_by_the_keyboard_alone(visit: Visitor, server: Ser
 
 
 def test_canvases_say_what_they_are(visit: Visitor, server: Server):
-    for place in PLACES:
-        page = settled(visit(address(server, **place)).page)
-        silent = "canvas:not([aria-label]):not([aria-hidden])"
-        assert page.locator(silent).count() == 0, place
+    page = visit(server.address).page
+    silent = "canvas:not([aria-label]):not([aria-hidden])"
+    assert [place for place in walk(page) if page.locator(silent).count()] == []
 
 
 def test_a_hostile_name_stays_text(visit: Visitor, tmp_path: Path):
