@@ -40,6 +40,7 @@ def record(folder, seed, first, last, *, layers=("", "a", "b.weight"), flush_eve
 def folder(tmp_path, monkeypatch):
     """Eight parts and a live segment; the second recording goes over the last 40 steps of the first one again."""
     monkeypatch.setattr("stepscope.store.recorder.SEAL_ROWS", 100)
+    monkeypatch.setattr("stepscope.store.upkeep.TOGETHER", 1000)  # parts stay many
     folder = tmp_path / "run"
     record(folder, 1, 1, 200)
     writer = record(folder, 2, 161, 260, status="")
@@ -155,12 +156,12 @@ def test_a_torn_tail_is_read_once_it_is_whole(tmp_path):
     for step in range(1, 6):
         writer.write(step, "a", {"loss": float(step)})
         writer.flush()
-    live = tmp_path / "run" / "live" / "000001.arrow"
+    live = tmp_path / "run" / "live" / "000001.rows"
     whole = live.read_bytes()
     copy = tmp_path / "copy"
     shutil.copytree(tmp_path / "run", copy)
     writer.close()
-    reader, growing = Query(copy), copy / "live" / "000001.arrow"
+    reader, growing = Query(copy), copy / "live" / "000001.rows"
     counts = []
     for size in range(0, len(whole) + 1, 8):
         growing.write_bytes(whole[:size])

@@ -1,5 +1,6 @@
 """Maps of the playground: one number per setting, over two ranges of settings, sent coarse first and then in bands."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.app.endpoint import Bound, Call, Stream, endpoint, frame
-from stepscope.errors import UserError
+from stepscope.errors import UserError, unknown_name
 from stepscope.graph.formula import LONGEST
+from stepscope.rules import METHODS
 from stepscope.simulate import Landscape, find, sweep
 
 __all__ = ["MOST_STEPS", "Axis", "MapRequest", "Method", "sweep_map"]
@@ -82,11 +84,30 @@ def sweep_map(query: MapRequest, call: Call) -> Stream:
             raise UserError(f"the range of {axis.name} is empty: {axis.low:g} to {axis.high:g}.")
     if query.x.name == query.y.name:
         raise UserError("the two axes must be different settings.")
+    _check_names(query, place)
     total = query.size**2 * query.steps * len(_taking_part(query))
     if total > MOST_STEPS:
         raise UserError(f"this map takes {total:,} steps, more than {MOST_STEPS:,}; take fewer cells or steps.")
     _cells(query, place, np.array([0.5 * (query.x.low + query.x.high)]), np.array([query.y.high]), steps=0)
     return Stream(_frames(query, place, call))
+
+
+def _check_names(query: MapRequest, place: Landscape) -> None:
+    """Only numbers of the rules and the landscape get through: `sweep` has other arguments that are not for guests."""
+    for method in query.methods:
+        if method.rule not in METHODS:
+            raise unknown_name("update rule", method.rule, METHODS)
+        for name in method.hyper:
+            if name not in METHODS[method.rule].defaults:
+                raise unknown_name(f"setting of {method.rule}", name, METHODS[method.rule].defaults)
+    for name in query.params:
+        if name not in place.params:
+            raise unknown_name(f"setting of {place.name}", name, place.params)
+    common = set.intersection(*(set(METHODS[one.rule].defaults) for one in _taking_part(query)))
+    known = [*(f"start.{v}" for v in place.variables), *sorted(common), *place.params, "sigma"]
+    for axis in (query.x, query.y):
+        if axis.name not in known:
+            raise unknown_name("setting", axis.name, known)
 
 
 def _taking_part(query: MapRequest) -> list[Method]:
@@ -128,7 +149,7 @@ def _cells(query: MapRequest, place: Landscape, xs: Array, ys: Array, steps: int
             else:
                 numbers[axis.name] = values
         observe = {"basin": "theta", "winner": "loss"}.get(query.quantity, query.quantity)
-        reach = _NEAR * float(np.hypot(*(high - low for low, high in (*place.view, (0.0, 0.0))[:2])))
+        reach = _NEAR * math.hypot(*(high - low for low, high in place.view))
         found = sweep(
             method.rule,
             place,

@@ -10,7 +10,7 @@ from torch import Tensor
 from stepscope.rules import METHODS, averages
 from stepscope.rules import statistics as definition
 
-__all__ = ["LAYOUTS", "Layout", "Numbers", "flat", "kept_by_optimizer", "numbers", "own_beta", "real_dtype"]
+__all__ = ["LAYOUTS", "Layout", "Numbers", "flat", "kept_by_optimizer", "number", "numbers", "own_beta", "real_dtype"]
 
 
 class Layout(NamedTuple):
@@ -32,6 +32,11 @@ LAYOUTS = (Layout("exp_avg", "exp_avg_sq", "betas", raw=True), Layout("m", "S", 
 
 # torch's optimizers whose weight decay shrinks the weights by lr * weight_decay, whatever their groups say.
 DECOUPLED = tuple(getattr(torch.optim, name) for name in ("AdamW", "Adafactor", "Muon") if hasattr(torch.optim, name))
+
+
+def number(value: Any) -> float:
+    """A hyper-parameter as a float, also of a tensor that gradients are wanted for."""
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 class Numbers(NamedTuple):
@@ -82,23 +87,23 @@ def _pair(decay: Any) -> bool:
 
 def own_beta(state: Mapping[str, Any], group: Mapping[str, Any]) -> float | None:
     """Decay rate of an optimizer that keeps a bias-corrected mean only (M-SGD, M-SSD), or None."""
-    return float(group["beta"]) if "m" in state and "beta" in group else None
+    return number(group["beta"]) if "m" in state and "beta" in group else None
 
 
 def numbers(optimizer: Any, group: Mapping[str, Any], layout: Layout | None, beta: float, t: int) -> Numbers:
     """The numbers of a tensor whose averages hold t samples; `beta` is used where the optimizer keeps no averages."""
     decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, DECOUPLED))
-    lr = float(group["lr"])
-    decay = lr * float(group.get("weight_decay", 0.0)) if decoupled else 0.0
+    lr = number(group["lr"])
+    decay = lr * number(group.get("weight_decay", 0.0)) if decoupled else 0.0
     eps, flip, raw = 0.0, False, False
     mean_beta = second_beta = beta
     if layout is not None:
         flip, raw = bool(group.get("maximize", False)), layout.raw
         if raw:
-            mean_beta, second_beta = map(float, group[layout.decay])
-            eps = float(group.get("eps", eps))
+            mean_beta, second_beta = map(number, group[layout.decay])
+            eps = number(group.get("eps", eps))
         else:
-            mean_beta = second_beta = float(group[layout.decay])
+            mean_beta = second_beta = number(group[layout.decay])
     return Numbers(lr, eps, decay, raw, *_corrections(raw, mean_beta, second_beta, t), flip)
 
 

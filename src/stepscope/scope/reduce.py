@@ -103,7 +103,7 @@ def _compiled(tensors: Sequence[Observed]) -> tuple[Any, Any]:
         alike.setdefault(cpu.measuring(o.after.dtype, o.mean.dtype, o.numbers.raw), []).append(i)
     for program, chosen in alike.items():
         streams = list(zip(*[_columns(tensors[i]) for i in chosen], strict=True))
-        shared = {n: cpu.shared(program, cpu.named(n.shared())) for n in {tensors[i].numbers for i in chosen}}
+        shared = {n: program.shared(cpu.named(n.shared())) for n in {tensors[i].numbers for i in chosen}}
         counted = cpu.launch(program, cpu.Batch(streams), [shared[tensors[i].numbers] for i in chosen])
         assert counted is not None
         sums[chosen] = counted.sums[:, [program.terms.index(name) for name in NAMES]]

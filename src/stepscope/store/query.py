@@ -6,6 +6,7 @@ else; the writer is never waited for.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import threading
@@ -13,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,16 +23,32 @@ from numpy.typing import NDArray
 from stepscope.errors import DamagedData, UserError, unknown_name
 from stepscope.store import format as layout
 from stepscope.store.buckets import NO_ROWS, NOTHING, Buckets, Rows, Scale, bucketed, joined, last_written, select
-from stepscope.store.reader import ATTEMPTS
+from stepscope.store.segments import ATTEMPTS
 from stepscope.store.sources import Growing, Keys, Sealed, Source
 from stepscope.store.summary import CHUNK, Summary, repeated, span_of
 
 __all__ = ["Matrix", "Query", "Series"]
 
+Arguments = ParamSpec("Arguments")
+T = TypeVar("T")
+
 ROWS_KEPT = 256 << 20  # bytes a run
 SUMMARIES_KEPT = 3  # columns of a run, each up to some 170 MB for 10^8 values
 FEW_ROWS = 3_000_000  # are read value by value: 50 ms of work once they are decoded
 MANY_ROWS = 10_000_000  # never are for one picture: they would not fit into what is kept
+
+
+def _again(method: Callable[Arguments, T]) -> Callable[Arguments, T]:
+    """A question that is asked again where a part was put together with others before it could be read."""
+
+    @functools.wraps(method)
+    def asking(*arguments: Arguments.args, **options: Arguments.kwargs) -> T:
+        for _ in range(ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError):
+                return method(*arguments, **options)
+        return method(*arguments, **options)
+
+    return asking
 
 
 class Series(NamedTuple):
@@ -74,6 +91,7 @@ class Query:
         with self._guard:
             return _columns(self._refreshed())
 
+    @_again
     def layers(self, patience: float | None = None) -> list[str]:
         """The layers that have rows, as ``Run.layers`` orders them; "" first where the run as a whole has some.
 
@@ -95,7 +113,8 @@ class Query:
 
     def _ordered(self, sources: Sequence[Source], deadline: float | None = None) -> list[str]:
         for source in _spread_out([source for source in sources if not source.is_numbered]):
-            self._keys(source)
+            with self._reporting(source):
+                source.number(self._numbers)
             if deadline is not None and time.monotonic() > deadline:
                 break
         listed = [name for name in self._listed() if name in self._numbers]
@@ -109,6 +128,7 @@ class Query:
 
     # Values -----------------------------------------------------------------------------------------------------------
 
+    @_again
     def series(
         self,
         column: str,
@@ -138,6 +158,7 @@ class Query:
             found = {name: by_number[n] for name in names if (n := self._numbers.get(name, -1)) in by_number}
             return Series(scale, found, read)
 
+    @_again
     def matrix(
         self,
         column: str,
@@ -284,33 +305,31 @@ class Query:
     def _refreshed(self) -> list[Source]:
         """The segments in the order of writing, as they are on the disk now."""
         for _ in range(ATTEMPTS):
-            live = _numbered_files(self.folder / layout.LIVE, ".arrow")
-            parts = _numbered_files(self.folder / layout.PARTS, ".parquet")
+            live = layout.live_files(self.folder)
+            parts = layout.part_files(self.folder)
+            sealed = {number for part in parts for number in range(part.first, part.last + 1)}
             try:
-                self._sources = {
-                    number: self._sealed(number, parts[number])
-                    if number in parts
-                    else self._growing(number, live[number])
-                    for number in sorted(live.keys() | parts.keys())
-                }
+                found = {part.first: self._sealed(part.first, part.path) for part in parts}
+                found |= {n: self._growing(n, path) for n, path in live.items() if n not in sealed}
             except FileNotFoundError:
-                continue  # sealed in this moment
+                continue  # sealed, or put together with others, in this moment
+            self._sources = dict(sorted(found.items()))
             return list(self._sources.values())
         raise UserError(f"{self.folder} changes faster than it can be read. Is something else deleting files there?")
 
-    def _sealed(self, number: int, entry: "os.DirEntry[str]") -> Source:
-        known = self._sources.get(number)
-        if isinstance(known, Sealed) and known.identity == (number, entry.inode()):
+    def _sealed(self, first: int, path: Path) -> Source:
+        known, inode = self._sources.get(first), path.stat().st_ino
+        if isinstance(known, Sealed) and known.path == path and known.identity == (first, inode):
             return known
-        sealed = Sealed(Path(entry.path), number, entry.inode())
+        sealed = Sealed(path, first, inode)
         with self._reporting(sealed):
             sealed.open()
         return sealed
 
-    def _growing(self, number: int, entry: "os.DirEntry[str]") -> Source:
-        known, inode = self._sources.get(number), entry.inode()
+    def _growing(self, number: int, path: Path) -> Source:
+        known, inode = self._sources.get(number), path.stat().st_ino
         is_known = isinstance(known, Growing) and known.inode == inode
-        growing = known if is_known and isinstance(known, Growing) else Growing(Path(entry.path), number, inode)
+        growing = known if is_known and isinstance(known, Growing) else Growing(path, number, inode)
         growing.read()
         return growing
 
@@ -371,16 +390,6 @@ def _edges(layer: NDArray[np.int32]) -> list[int]:
 def _extent(sources: Sequence[Source]) -> tuple[int, int] | None:
     spans = [source.span for source in sources if source.span is not None]
     return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None
-
-
-def _numbered_files(folder: Path, suffix: str) -> "dict[int, os.DirEntry[str]]":
-    """Like ``format.segments``, with the inode of each file, which a replaced file does not keep."""
-    try:
-        with os.scandir(folder) as entries:
-            named = {entry.name.removesuffix(suffix): entry for entry in entries if entry.name.endswith(suffix)}
-    except FileNotFoundError:
-        return {}
-    return {int(stem): entry for stem, entry in named.items() if stem.isdigit()}
 
 
 def _spread_out(sources: Sequence[Source]) -> list[Source]:

@@ -6,24 +6,42 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.app.serving import Server, served
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """One headless Chromium of the system's packages for all tests; nothing is downloaded."""
+def browsers() -> Iterator[Callable[[bool], Any]]:
+    """browsers(solid): the system's Chromium, headless, without 3-D or with a (slow) software one; nothing is fetched.
+
+    Machines that run tests have no graphics card.
+    """
     if CHROMIUM is None:
         pytest.skip("needs chromium to look at pages")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # Software WebGL: machines that run tests have no graphics card.
-        flags = [*QUIET, "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
+        started: dict[bool, Any] = {}
+
+        def browser(solid: bool) -> Any:
+            if solid not in started:
+                three = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+                flags = [*QUIET, *(three if solid else ["--disable-3d-apis", "--disable-gpu"])]
+                started[solid] = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+            return started[solid]
+
+        yield browser
+        for one in started.values():
+            one.close()
+
+
+@pytest.fixture(scope="session")
+def play() -> Iterator[Server]:
+    """One `stepscope play` for all tests that leave it as it was."""
+    with served("play") as server:
+        yield server
 
 
 @dataclass
@@ -36,13 +54,18 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
-    """visit(address, width=..., dark=...): opens a page. At the end no page may have complained or asked elsewhere."""
+def visit(browsers: Callable[[bool], Any]) -> Iterator[Callable[..., Visit]]:
+    """visit(address, width=..., dark=..., solid=...): opens a page, with 3-D if `solid`.
+
+    At the end no page may have complained, or asked anything of another server.
+    """
     visits: list[tuple[Visit, Any, str]] = []
 
-    def go(address: str, *, width: int = 1280, height: int = 900, dark: bool = False, **more: Any) -> Visit:
+    def go(
+        address: str, *, width: int = 1280, height: int = 900, dark: bool = False, solid: bool = False, **more: Any
+    ) -> Visit:
         scheme = "dark" if dark else "light"
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **more)
+        context = browsers(solid).new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **more)
         page = context.new_page()
         one = Visit(page)
         page.on("console", lambda m: one.complaints.append(m.text) if m.type in ("error", "warning") else None)

@@ -12,23 +12,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.cases import CASES
+from tests.cases import CASES, RULES
 from torch import Tensor
 
 from stepscope import optim
 from stepscope.optim import base, dispatch
 from stepscope.optim.backends import cpu, eager
 from stepscope.optim.sums import Request
-from stepscope.rules import METHODS, Rule, ascending, decayed
+from stepscope.rules import METHODS, Rule
 from stepscope.rules.statistics import HISTOGRAMS
 from stepscope.scope.reduce import Observed, reduce
 
-RULES = [
-    *METHODS.values(),
-    decayed(METHODS["msvag"], decoupled=False),
-    decayed(METHODS["adam"], decoupled=True),
-    ascending(METHODS["adam"]),
-]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64]
 
 
@@ -45,7 +39,7 @@ def run(
     inputs = {f"hyper.{name}": value for name, value in hyper.items()}
     inputs |= {f"scalars.{name}": value for name, value in rule.step_scalars(t, hyper).items()}
     streams = [list(thetas), list(gs), *([state[name] for state in states] for name in rule.state)]
-    cpu.launch(program, cpu.Batch(streams), [cpu.shared(program, inputs)] * len(thetas))
+    cpu.launch(program, cpu.Batch(streams), [program.shared(inputs)] * len(thetas))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
@@ -54,7 +48,8 @@ def test_one_step_is_the_eager_step(rule: Rule, dtype: torch.dtype):
     """Resynchronised after each step. torch leaves roots and reciprocals to MKL, an ulp off now and then; theta is
     below 4 and the step below 1, so both round to within 2 eps of the dtype that theta is kept in. Roundings on the
     border of a 16-bit number go either way: an ulp of theta, 4 eps there. State: Adadelta squares a step that holds
-    two such roots, a quotient and a product, so twice 3.5 eps and the rounding of the square.
+    two such roots, a quotient and a product, so twice 3.5 eps and the rounding of the square. A momentum of quotients
+    below 10 may cancel, and carries some theta beyond 4: an ulp more there.
     """
     generator = torch.Generator().manual_seed(0)
     real = torch.float32 if dtype.is_complex else dtype
@@ -72,9 +67,10 @@ def test_one_step_is_the_eager_step(rule: Rule, dtype: torch.dtype):
         b, g = a.clone(), normal()
         run(rule, [b], [g], [ours], hyper, t)
         eager.step_tensor(rule, a, g, theirs, hyper, rule.step_scalars(t, hyper))
-        torch.testing.assert_close(b, a, rtol=0, atol=(2 if eps == wide else 4) * eps)
+        torch.testing.assert_close(b, a, rtol=eps, atol=(2 if eps == wide else 4) * eps)
         for name in rule.state:
-            torch.testing.assert_close(ours[name], theirs[name], rtol=8 * wide, atol=1e-30)
+            cancels = name == "momentum_buffer" and rule.name.startswith("rmsprop")
+            torch.testing.assert_close(ours[name], theirs[name], rtol=8 * wide, atol=40 * wide if cancels else 1e-30)
             ours[name].copy_(theirs[name])
         a.copy_(b)
 

@@ -26,6 +26,8 @@ export interface Scene {
   sigma: number;
   seed: number;
   methods: Method[];
+  /** whether one learning rate is set for all methods */
+  shared: boolean;
   /** the step that is shown */
   at: number;
   /** which coordinate and method the inner state is shown of */
@@ -192,6 +194,7 @@ export function accept(value: unknown, catalogue: Catalogue, place: LandscapeInf
     sigma: finite(given.sigma) ? Math.min(1e6, Math.max(0, given.sigma)) : 0.1,
     seed: count("seed", 0, 2 ** 31 - 1, 0),
     methods,
+    shared: Boolean(given.shared),
     at: count("at", 0, steps, steps),
     coordinate: count("coordinate", 0, d - 1, 0),
     method: count("method", 0, methods.length - 1, Math.max(0, methods.findIndex((one) => one.rule === "adam"))),

@@ -48,6 +48,13 @@ export function colour(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
+/** The red, green and blue of "#rgb" or "#rrggbb", each from 0 to 255. */
+export function rgb(css: string): [number, number, number] {
+  const short = css.length < 7;
+  const part = (k: number) => (short ? 17 * parseInt(css.charAt(k + 1), 16) : parseInt(css.slice(2 * k + 1, 2 * k + 3), 16));
+  return [part(0), part(1), part(2)];
+}
+
 /** Sizes a canvas to its box in device pixels; returns its size in CSS pixels. */
 export function fit(canvas: HTMLCanvasElement): { width: number; height: number; scale: number } {
   const width = Math.max(1, canvas.clientWidth);
