@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from stepscope.errors import DamagedData, UserError, unknown_name
 from stepscope.store import format as layout
 from stepscope.store.buckets import NO_ROWS, NOTHING, Buckets, Rows, Scale, bucketed, joined, last_written, select
+from stepscope.store.cache import Cache
 from stepscope.store.segments import ATTEMPTS
 from stepscope.store.sources import Growing, Keys, Sealed, Source
 from stepscope.store.summary import CHUNK, Summary, repeated, span_of
@@ -81,7 +82,7 @@ class Query:
         self._guard = threading.RLock()
         self._numbers: dict[str, int] = {}
         self._sources: dict[int, Source] = {}
-        self._rows = _Cache(ROWS_KEPT)
+        self._rows = Cache(ROWS_KEPT)
         self._summaries: OrderedDict[str, Summary] = OrderedDict()
 
     # What there is ----------------------------------------------------------------------------------------------------
@@ -103,7 +104,7 @@ class Query:
     def forget(self) -> None:
         """Let go of all values that were kept."""
         with self._guard:
-            self._rows = _Cache(ROWS_KEPT)
+            self._rows = Cache(ROWS_KEPT)
             self._summaries.clear()
 
     def extent(self) -> tuple[int, int] | None:
@@ -344,35 +345,6 @@ class Query:
             reason = (str(error).splitlines() or ["unknown reason"])[0]
             self.problems[source.path.name] = f"{source.path.name} cannot be read: {reason}"
             source.give_up()
-
-
-class _Cache:
-    """What was computed last, up to so many bytes."""
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.bytes = 0
-        self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
-
-    def __contains__(self, key: Any) -> bool:
-        return key in self._kept
-
-    def get(self, key: Any, compute: Callable[[], tuple[Any, ...]], besides: Sequence[Any] = ()) -> Any:
-        """The arrays that `compute` gives; it is called again where they were let go.
-
-        besides: arrays that are counted elsewhere.
-        """
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
-        arrays = compute()
-        size = 64 + sum(array.nbytes for array in arrays if not any(array is other for other in besides))
-        self._kept[key] = arrays, size
-        self.bytes += size
-        while self.bytes > self.budget and len(self._kept) > 1:
-            _, (_, old) = self._kept.popitem(last=False)
-            self.bytes -= old
-        return arrays
 
 
 def _columns(sources: Sequence[Source]) -> list[str]:
