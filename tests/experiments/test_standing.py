@@ -68,6 +68,18 @@ def test_it_can_be_watched_from_the_first_trial_to_the_last(small, tmp_path):
     assert begun[-1].effects[0].estimate == pytest.approx(done.results["effects"][0]["estimate"], rel=1e-12)
 
 
+def test_methods_of_ones_own_are_compared_with_the_first(small):
+    done = small(points=["sgd", "msgd", "signum"])
+    found = standing(done.folder)
+    assert [arm.method for arm in found.arms] == ["sgd", "msgd", "signum"]
+    ours = {(line.effect, line.outcome): line for line in found.effects}
+    theirs = {(pair["method"], pair["outcome"]): pair for pair in done.results["comparisons"]}
+    assert ours.keys() == theirs.keys()
+    for key, line in ours.items():
+        assert (line.cell, line.verdict) == ("sgd", theirs[key]["verdict"])
+        same_numbers(line.estimate, theirs[key]["estimate"])
+
+
 def test_the_time_left_is_what_the_trials_took(small):
     """20 trials of 2 s to go, two at work, one of them half done: (40 - 1) / 2."""
     folder = small().folder

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stepscope.errors import DamagedData
-from stepscope.experiments.effects import Effect, Outcome, effects
+from stepscope.experiments.effects import Contrast, Outcome, comparisons, effects
 from stepscope.experiments.tuning import Tried, best, edge, judge
 from stepscope.store.lock import is_held
 
@@ -21,6 +21,7 @@ __all__ = ["Arm", "Point", "Replication", "Standing", "standing"]
 
 TUNING_SEED = 1000  # and above: a trial of the search; a test compares it with the plan's
 CELLS = ("msgd", "mssd", "msvag")
+MATCHED = "adam_one_beta"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class EffectLine:
-    """What an ingredient did to an outcome, by the seeds for which all four methods are there."""
+    """What an ingredient did to an outcome, by the seeds for which all four methods are there.
+
+    effect: sign, variance_adaptation or interaction, with `cell` in the place of Adam; or the name of a method, which
+    is then compared with the method `cell`.
+    """
 
     cell: str
     outcome: str
@@ -144,10 +149,10 @@ def _read(file: Path, problems: list[str]) -> Any:
 
 def _planned(settings: Mapping[str, Any]) -> list[str]:
     """The methods, as far as the settings name them; those of the paper and Adam with one beta otherwise."""
-    named = settings.get("points") or settings.get("methods")
+    named = settings.get("methods")
     if isinstance(named, list) and all(isinstance(name, str) for name in named):
         return named
-    return [*CELLS, "adam", "adam_one_beta"]
+    return [*CELLS, "adam", MATCHED]
 
 
 def _total(settings: Mapping[str, Any], methods: Sequence[str]) -> int:
@@ -215,21 +220,26 @@ def _higher_is_better(settings: Mapping[str, Any]) -> bool:
 
 
 def _effects(trials: Sequence[tuple[str, Mapping[str, Any]]], settings: Mapping[str, Any]) -> list[EffectLine]:
-    """The effects by what is there; none before one seed has all four methods."""
-    lines = []
-    for cell in ("adam", "adam_one_beta"):
-        methods = (*CELLS, cell)
-        final: dict[str, dict[int, Mapping[str, Any] | None]] = {method: {} for method in methods}
-        for _, result in trials:
-            method = result["config"].get("method")
-            if method in final and not _is_tuning(result):
-                is_ok = result["status"] == "ok" and result["evaluations"]
-                final[method][int(result["config"]["seed"])] = result["evaluations"][-1] if is_ok else None
-        if not set.intersection(*(set(runs) for runs in final.values())):
-            continue
-        for outcome in _outcomes(final, settings):
-            lines += [_line(cell, effect) for effect in effects(outcome, cell)]
-    return lines
+    """The effects by what is there; none before one seed has all methods that an effect is about."""
+    methods = _planned(settings)
+    final: dict[str, dict[int, Mapping[str, Any] | None]] = {method: {} for method in methods}
+    for _, result in trials:
+        method = result["config"].get("method")
+        if method in final and not _is_tuning(result):
+            is_ok = result["status"] == "ok" and result["evaluations"]
+            final[method][int(result["config"]["seed"])] = result["evaluations"][-1] if is_ok else None
+
+    def shared(names: Sequence[str]) -> bool:
+        return bool(set.intersection(*(set(final[name]) for name in names)))
+
+    outcomes = _outcomes(final, settings)
+    is_square = {*CELLS, "adam"} <= set(methods)
+    squares = [cell for cell in ("adam", MATCHED) if is_square and cell in methods and shared([*CELLS, cell])]
+    lines = [_line(cell, one.effect, one) for cell in squares for out in outcomes for one in effects(out, cell)]
+    others = [m for m in methods[1:] if not is_square or m not in {*CELLS, "adam", MATCHED}]
+    others = [method for method in others if shared([methods[0], method])]
+    pairs = [pair for out in outcomes for pair in comparisons(out, others, methods[0])] if others else []
+    return lines + [_line(pair.baseline, pair.method, pair) for pair in pairs]
 
 
 def _outcomes(
@@ -250,11 +260,11 @@ def _outcomes(
     return [training, Outcome("test_loss", "loss", False, values("test_loss"))]
 
 
-def _line(cell: str, effect: Effect) -> EffectLine:
+def _line(cell: str, name: str, effect: Contrast) -> EffectLine:
     return EffectLine(
         cell,
         effect.outcome.name,
-        effect.effect,
+        name,
         effect.outcome.scale,
         effect.estimate,
         effect.low,

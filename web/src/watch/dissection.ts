@@ -155,10 +155,11 @@ export class DissectionView implements View {
       const what = one.scale === "ratio" ? "factor " : "";
       const interval = one.low === null || one.high === null ? "" : ` (${number(one.low)} to ${number(one.high)})`;
       const estimate = one.estimate === null ? "–" : `${what}${number(one.estimate)}${interval}`;
+      const name = ["sign", "variance_adaptation", "interaction"].includes(one.effect) ? one.effect.replaceAll("_", " ") : `${method(one.effect)} instead`;
       const cells = [method(one.cell), one.outcome.replaceAll("_", " "), estimate, String(one.seeds), one.verdict];
-      return el("tr", {}, el("th", { scope: "row" }, one.effect.replaceAll("_", " ")), ...cells.map((text) => el("td", {}, text)));
+      return el("tr", {}, el("th", { scope: "row" }, name), ...cells.map((text) => el("td", {}, text)));
     });
-    const head = ["effect", "with", "on", "estimate (95 % interval)", "seeds", "verdict"].map((name) => el("th", { scope: "col" }, name));
+    const head = ["effect", "with or for", "on", "estimate (95 % interval)", "seeds", "verdict"].map((name) => el("th", { scope: "col" }, name));
     const none = el("tr", {}, el("td", { colspan: 6, class: "soft" }, "An effect needs one seed that all four methods have finished."));
     this.effects.replaceChildren(el("caption", { class: "visually-hidden" }, "Effects"), el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...(rows.length ? rows : [none])));
   }

@@ -47,6 +47,13 @@ const LABELS: Record<string, string> = {
   rmsprop: "RMSProp",
   adagrad: "AdaGrad",
   adadelta: "Adadelta",
+  signum: "Signum",
+  lion: "Lion",
+  grams: "Grams",
+  adabelief: "AdaBelief",
+  nadam: "NAdam",
+  radam: "RAdam",
+  adamax: "Adamax",
 };
 /** A method as the report calls it. */
 export const method = (name: string): string => LABELS[name] ?? name;
