@@ -298,14 +298,14 @@ def test_schedulers_set_the_step_size_and_its_group(make: Make) -> None:
 
 @every_engine
 def test_groups_have_numbers_of_their_own(make: Make) -> None:
-    p, q = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    p, q = (nn.Parameter(torch.ones(2, dtype=torch.float64)) for _ in range(2))
     optimizer = make([{"params": [p]}, {"params": [q], "lr": 0.0}])
-    r = nn.Parameter(torch.ones(2))
+    r = nn.Parameter(torch.ones(2, dtype=torch.float64))
     optimizer.add_param_group({"params": [r], "lr": 0.02})
     for x in (p, q, r):
-        x.grad = torch.ones(2)
+        x.grad = torch.ones(2, dtype=torch.float64)
     optimizer.step()
-    assert torch.equal(q, torch.ones(2))
+    assert torch.equal(q, torch.ones(2, dtype=torch.float64))
     torch.testing.assert_close(1 - r.detach(), 2 * (1 - p.detach()), rtol=1e-5, atol=0)
 
 
@@ -336,7 +336,8 @@ def test_mixed_dtypes_shapes_and_layouts_in_one_group(make: Make) -> None:
     for p, q in zip(together, apart, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)
         assert p.isfinite().all()
-        assert p.numel() == 0 or not torch.equal(p, torch.ones_like(p))
+        # Adadelta's first steps are smaller than an ulp of a 16-bit 1.
+        assert p.numel() == 0 or p.element_size() == 2 or not torch.equal(p, torch.ones_like(p))
 
 
 @every_engine
