@@ -94,6 +94,15 @@ def test_a_formula_of_ones_own(page: Any):
     now = scene(page)
     path = simulate.run("adam", "x^2 + 3|y| + sin(4x)", steps=now["steps"], lr=0.01)
     assert final(page)[3][:2] == path.theta[-1].tolist()
+    # the controls follow while the formula keeps the focus and what was typed
+    assert page.get_by_label("kappa", exact=True).count() == 0
+    assert page.evaluate("document.activeElement.id") == "formula"
+    page.keyboard.type(" + 1")
+    until(page, "window.stepscope.scene().landscape === 'x^2 + 3|y| + sin(4x) + 1'")
+    assert page.input_value("#formula") == "x^2 + 3|y| + sin(4x) + 1"
+    page.fill("#formula", "x^2")
+    until(page, "window.stepscope.scene().start.length === 1")
+    assert page.locator("#start-y").count() == 0
 
 
 def test_a_mistake_in_a_formula_is_shown_under_its_character(page: Any):

@@ -128,7 +128,7 @@ export class Chart {
       if (!(high >= low)) return log ? [0.1, 1] : [0, 1];
       if (log) {
         high = Math.max(high, low);
-        low = Math.max(low, high * 1e-40);
+        low = Math.max(low, high * 1e-40, this.typical(pick) / 30);
         return high / low < 1.01 ? [low / 2, high * 2] : [low / (high / low) ** 0.03, high * (high / low) ** 0.03];
       }
       const pad = (high - low || Math.abs(high) || 1) * 0.05;
@@ -142,6 +142,18 @@ export class Chart {
     this.x = { low: a, high: b > a ? b : a + 1, log: Boolean(o.logX), from: MARGIN.left, to: width - MARGIN.right };
     [a, b] = find((s) => s.y, Boolean(o.logY), o.yRange);
     this.y = { low: a, high: b, log: Boolean(o.logY), from: height - MARGIN.bottom, to: MARGIN.top };
+  }
+
+  /** What all but a hundredth of the values exceed: a path that crosses a minimum must not flatten everything else. */
+  private typical(pick: (s: Series) => ArrayLike<number>): number {
+    const some: number[] = [];
+    for (const s of this.series) {
+      const values = pick(s);
+      const n = s.count ?? values.length;
+      for (let i = 0; i < n; i += Math.max(1, Math.floor(n / 500))) if (values[i]! > 1e-300) some.push(values[i]!);
+    }
+    some.sort((a, b) => a - b);
+    return some[Math.floor(some.length / 100)] ?? 0;
   }
 
   draw(): void {

@@ -41,10 +41,19 @@ export class Controls {
 
   /** Make every control again: another landscape, other methods. Keeps the focus where it was. */
   build(): void {
-    const focused = document.activeElement?.id;
+    const before = document.activeElement as HTMLInputElement | null;
+    const focused = before?.id;
+    const typed = focused === "formula" ? { text: before!.value, from: before!.selectionStart, to: before!.selectionEnd } : null;
     this.syncs.length = 0;
     this.root.replaceChildren(this.presets(), this.landscape(), this.startAndNoise(), this.methods());
     if (focused) document.getElementById(focused)?.focus();
+    if (typed) {
+      const field = this.root.querySelector<HTMLInputElement>("#formula")!;
+      const goneOn = field.value !== typed.text;
+      field.value = typed.text;
+      field.setSelectionRange(typed.from, typed.to);
+      if (goneOn) field.dispatchEvent(new Event("input"));
+    }
   }
 
   /** Show the scene's numbers in the controls that are there. */

@@ -155,9 +155,7 @@ class Playground {
   }
 
   private rebuild(): void {
-    const typing = document.activeElement?.id === "formula";
-    if (!typing || this.controls.root.querySelector("#formula")?.closest(".hidden")) this.controls.build();
-    else this.controls.sync();
+    this.controls.build();
     this.choices();
     this.maps.build();
     this.tab(this.scene.tab);
@@ -374,9 +372,13 @@ class Playground {
     options.logY = this.yAxis.checked;
     options.xlabel = mode === "time" ? "milliseconds of computing here" : "step";
     let lowest = Infinity;
-    if (options.logY) for (const m of this.place.minima) lowest = Math.min(lowest, this.functions.loss(m));
+    // A logarithm needs something positive: the height above the known minimum, or above the lowest point met.
+    if (options.logY) {
+      for (const m of this.place.minima) lowest = Math.min(lowest, this.functions.loss(m));
+      if (!this.place.minima.length) for (const path of this.engine.paths) for (let row = 0; row < path.count; row++) if (path.loss(row) < lowest) lowest = path.loss(row);
+    }
     const floor = Number.isFinite(lowest) && lowest < -1e-9 ? lowest : 0;
-    options.ylabel = floor ? `loss − ${short(floor)}` : "loss";
+    options.ylabel = floor ? `loss − (${short(floor)})` : "loss";
     this.loss.series = this.engine.paths.map((path, k): Series => {
       const n = path.count;
       const x = new Float64Array(n);
@@ -400,9 +402,9 @@ class Playground {
     if (document.activeElement !== this.exact) this.exact.value = String(scene.at);
     this.table();
     if (scene.tab === "player") {
-      this.map.show({ scene, place, functions: this.functions, paths: engine.paths });
       const flat = place.variables.length === 1;
-      this.surface.root.closest(".view")!.classList.toggle("hidden", flat);
+      this.surface.root.closest(".view")!.classList.toggle("hidden", flat); // before the map is drawn: it takes the room
+      this.map.show({ scene, place, functions: this.functions, paths: engine.paths });
       if (!flat && this.map.field) this.surface.show({ field: this.map.field, scene, paths: engine.paths, functions: this.functions });
       const mode = this.xAxis.value;
       const path = engine.paths[scene.method]!;
