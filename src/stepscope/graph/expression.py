@@ -21,6 +21,7 @@ __all__ = [
     "as_symbol",
     "evaluate",
     "order",
+    "prepared",
     "primitive",
     "symbol",
     "trace",
@@ -236,15 +237,36 @@ def trace(rule: Rule) -> Traced:
     return Traced(as_symbol(theta), {name: as_symbol(state[name]) for name in rule.state})
 
 
+def prepared(roots: Sequence[Symbol], k: Any) -> Callable[[Mapping[str, Any]], list[Any]]:
+    """A function from the inputs by name to the roots' values, with the functions of namespace `k`.
+
+    The order of the operations is worked out here, once.
+    """
+    places: dict[int, int] = {}
+    start: list[Any] = []
+    inputs: list[tuple[int, str]] = []
+    calls: list[tuple[int, Callable[..., Any], list[int]]] = []
+    for node in order(roots):
+        place = places[node.number] = len(start)
+        start.append(node.args[0] if node.op == "const" else None)
+        if node.op == "input":
+            inputs.append((place, node.args[0]))
+        elif node.op != "const":
+            function = _OPERATORS.get(node.op) or getattr(k, node.op)
+            calls.append((place, function, [places[a.number] for a in node.args]))
+    wanted = [places[root.number] for root in roots]
+
+    def run(given: Mapping[str, Any]) -> list[Any]:
+        values = start.copy()
+        for place, name in inputs:
+            values[place] = given[name]
+        for place, function, arguments in calls:
+            values[place] = function(*[values[a] for a in arguments])
+        return [values[place] for place in wanted]
+
+    return run
+
+
 def evaluate(roots: Sequence[Symbol], inputs: Mapping[str, Any], k: Any) -> list[Any]:
     """Compute the roots from the inputs by name, with the functions of namespace `k`."""
-    values: dict[int, Any] = {}
-    for node in order(roots):
-        if node.op == "input":
-            values[node.number] = inputs[node.args[0]]
-        elif node.op == "const":
-            values[node.number] = node.args[0]
-        else:
-            function = _OPERATORS.get(node.op) or getattr(k, node.op)
-            values[node.number] = function(*(values[a.number] for a in node.args))
-    return [values[root.number] for root in roots]
+    return prepared(roots, k)(inputs)

@@ -1,19 +1,20 @@
 """The one step loop: which tensors are stepped, with which rule, numbers and state. Equations live in `rules`."""
 
 import logging
-import operator
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from stepscope.optim.backends import cpu, eager
+from stepscope.optim.backends import cpu, devices, eager
 from stepscope.optim.dispatch import Dispatcher, Job
+from stepscope.optim.moments import number
 from stepscope.optim.sums import Request, StepSums
+from stepscope.optim.watch import GRADIENT
 from stepscope.rules import METHODS, Rule, ascending, decayed
 
 __all__ = ["RuleOptimizer"]
@@ -36,8 +37,12 @@ def _warn_once(text: str) -> None:
 
 
 @cache
-def _variant(name: str, decay: str, ascends: bool) -> Rule:
-    rule = METHODS[name]
+def _inform_once(text: str) -> None:
+    log.info(text)
+
+
+@cache
+def _variant(rule: Rule, decay: str, ascends: bool) -> Rule:
     if decay:
         rule = decayed(rule, decoupled=decay == "decoupled")
     return ascending(rule) if ascends else rule
@@ -51,8 +56,8 @@ class RuleOptimizer(Optimizer):
     continue without them.
 
     Of torch's options,
-    fused=None steps CPU tensors with one compiled pass over all of them, and the rest eagerly; True warns about the
-    rest, once; False compiles nothing.  foreach=True steps eagerly, many small tensors at a time.
+    fused=None steps CPU and CUDA tensors with one compiled pass over all of a device, and the rest eagerly; True warns
+    about the rest, once; False compiles nothing.  foreach=True steps eagerly, many small tensors at a time.
     capturable=True keeps counters and numbers on the parameters' device, so that a CUDA graph can hold the step.
     differentiable=True lets gradients flow through the step: to the weights before it, the gradients and, if they are
     tensors, lr and weight_decay.
@@ -121,21 +126,26 @@ class RuleOptimizer(Optimizer):
                 raise ValueError(f"Tensor lr must be 1-element, got {lr.numel()}")
             if group.get("foreach") and not group.get("capturable"):
                 raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
-        self._rule(group).check({name: float(value) for name, value in self._hyper(group).items()})
+        rule = self._rule(group)
+        rule.check({name: number(value) for name, value in self._hyper(group, rule).items()})
 
     def _method(self, group: Mapping[str, Any]) -> str:
         """Name of the rule of this group."""
         return self.method
 
+    def _plain_rule(self, group: Mapping[str, Any]) -> Rule:
+        """The rule of this group without weight decay, descending."""
+        return METHODS[self._method(group)]
+
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         decay = ""
         if not _is_zero(group.get("weight_decay", 0.0)):
             decay = "decoupled" if group.get("decoupled_weight_decay", False) else "coupled"
-        return _variant(self._method(group), decay, bool(group.get("maximize", False)))
+        return _variant(self._plain_rule(group), decay, bool(group.get("maximize", False)))
 
-    def _hyper(self, group: Mapping[str, Any]) -> dict[str, Any]:
+    def _hyper(self, group: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
         """The group's numbers under the rule's names, tensors as they are."""
-        hyper = {h.name: group[h.name] for h in self._rule(group).hyper if h.name in group}
+        hyper = {h.name: group[h.name] for h in rule.hyper if h.name in group}
         if "betas" in group:
             hyper["beta1"], hyper["beta2"] = group["betas"]
         return hyper
@@ -158,48 +168,51 @@ class RuleOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         request, self._request, self.step_sums = self._request, None, None
-        work = [_with_gradients(group["params"]) for group in self.param_groups]
-        for group, (_, _, sparse) in zip(self.param_groups, work, strict=True):  # refused before anything moves
-            if sparse and not (self.sparse and group.get("weight_decay", 0.0) == 0):
-                raise RuntimeError(self._no_sparse(group))
         if self._dispatcher is None:
             self._dispatcher = Dispatcher()
         with torch.set_grad_enabled(any(group["differentiable"] for group in self.param_groups)):
-            groups = zip(self.param_groups, work, strict=True)
-            jobs = [self._job(i, group, *tensors) for i, (group, tensors) in enumerate(groups) if tensors[0]]
-            self.step_sums = self._dispatcher.run(self, jobs, request)
+            self.step_sums = self._dispatcher.run(self, request)
         return loss
 
-    def _no_sparse(self, group: Mapping[str, Any]) -> str:
+    def _refuse_sparse(self, job: Job) -> None:
+        """RuntimeError for sparse gradients that cannot be stepped."""
+        if not any(g.is_sparse for g in job.grads) or (self.sparse and job.group.get("weight_decay", 0.0) == 0):
+            return
         if self.sparse:
-            return "weight_decay option is not compatible with sparse gradients"
-        return (
+            raise RuntimeError("weight_decay option is not compatible with sparse gradients")
+        raise RuntimeError(
             f"{type(self).__name__} does not support sparse gradients; use SGD or AdaGrad for this parameter, "
             "or a layer with sparse=False"
         )
 
-    def _job(self, index: int, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], sparse: bool) -> Job:
-        """Parameters of a group, with everything their step needs."""
-        rule, hyper = self._rule(group), self._hyper(group)
-        tensors = group["capturable"] or group["differentiable"]
-        if not tensors:
-            hyper = {name: float(value) for name, value in hyper.items()}
-        columns: list[list[Tensor]] = []
-        steps: list[Tensor] = []
-        if rule.state:
-            kept = [self.state[p] for p in params]
-            try:
-                columns = [[state[name] for state in kept] for name in rule.state]
-                steps = [state["step"] for state in kept]
-                complete = all(all(map(_IS_THERE, column)) for column in (*columns, steps))
-            except KeyError:
-                complete = False
-            if not complete:
-                for p in params:
-                    self._begin(p, rule, group)
-                columns = [[state[name] for state in kept] for name in rule.state]
-                steps = [state["step"] for state in kept]
-        return Job(index, group, rule, hyper, params, grads, columns, steps, sparse)
+    def _jobs(self) -> list[Job]:
+        """The parameters that have a gradient, by group, with everything their step needs. Refused before any moves."""
+        jobs = []
+        for place, group in enumerate(self.param_groups):
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                rule = self._rule(group)
+                grads = list(map(GRADIENT, params))
+                jobs.append(Job(place, group, rule, self._numbers(group, rule), params, grads, [], []))
+                self._refuse_sparse(jobs[-1])
+        return list(map(self._completed, jobs))
+
+    def _numbers(self, group: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
+        """The group's hyper-parameters as a step wants them."""
+        hyper = self._hyper(group, rule)
+        if group["capturable"] or group["differentiable"]:
+            return hyper
+        return {name: number(value) for name, value in hyper.items()}
+
+    def _completed(self, job: Job) -> Job:
+        """The job with all of its state, made where it is missing."""
+        if not job.rule.state:
+            return job
+        for p in job.params:
+            self._begin(p, job.rule, job.group)
+        kept = [self.state[p] for p in job.params]
+        columns = [[state[name] for state in kept] for name in job.rule.state]
+        return job._replace(columns=columns, steps=[state["step"] for state in kept])
 
     def _initial(self, group: Mapping[str, Any]) -> float:
         """Value of the state before the first sample."""
@@ -227,17 +240,20 @@ class RuleOptimizer(Optimizer):
         if group is None:
             raise ValueError("the tensor is none of this optimizer's parameters")
         states = [self.state[p][name] for name in self._rule(group).state] if p in self.state else []
-        reason = self._why_eager(group) or cpu.obstacle(
-            eager.local(p.detach()), eager.local(p.grad if p.grad is not None else p.detach()), map(eager.local, states)
+        reason = self._why_eager(group) or devices.obstacle(
+            eager.local(p.detach()),
+            eager.local(p.grad if p.grad is not None else p.detach()),
+            map(eager.local, states),
+            capturable=group["capturable"],
         )
         return f"eager: {reason}" if reason else "compiled"
 
     def _why_eager(self, group: Mapping[str, Any]) -> str | None:
         """Why nothing of this group is compiled, or None."""
-        for name, on in (("fused", group["fused"] is False), *((n, group[n]) for n in _OFF if n != "fused")):
+        for name, on in (("fused", group["fused"] is False), *((n, group[n]) for n in ("foreach", "differentiable"))):
             if on:
                 return f"{name}={group[name]}"
-        return None if cpu.available() else "llvmlite cannot be loaded"
+        return None
 
     def _explain(self, group: Mapping[str, Any], reasons: Iterable[str]) -> None:
         """Say once for each reason what is not compiled, where the user asked for it or lacks the compiler."""
@@ -246,6 +262,8 @@ class RuleOptimizer(Optimizer):
                 _warn_once(f"stepscope steps are taken eagerly, several times slower: {reason}.")
             elif group["fused"]:
                 _warn_once(f"fused=True cannot be honoured for {reason}; these tensors are stepped eagerly.")
+            elif "Triton" in reason:
+                _inform_once(f"stepscope steps CUDA tensors eagerly, several times slower: {reason}.")
             else:
                 log.debug("stepped eagerly: %s", reason)
 
@@ -271,19 +289,6 @@ class RuleOptimizer(Optimizer):
                         self.state[p][name] = value.detach().to(device=p.device, dtype=torch.float32, copy=True)
 
 
-_GRAD, _IS_SPARSE = operator.attrgetter("grad"), operator.attrgetter("is_sparse")
-_IS_THERE = partial(operator.is_not, None)
-
-
-def _with_gradients(params: list[Tensor]) -> tuple[list[Tensor], list[Tensor], bool]:
-    """The parameters that have a gradient, their gradients, and whether one of these is sparse."""
-    grads: list[Any] = list(map(_GRAD, params))
-    if not all(map(_IS_THERE, grads)):
-        params = [p for p, g in zip(params, grads, strict=True) if g is not None]
-        grads = list(filter(_IS_THERE, grads))
-    return params, grads, any(map(_IS_SPARSE, grads))
-
-
 def _is_zero(value: Any) -> bool:
     """Whether a decay is off; one that carries a gradient is on."""
-    return not (isinstance(value, Tensor) and value.requires_grad) and float(value) == 0
+    return not (isinstance(value, Tensor) and value.requires_grad) and number(value) == 0

@@ -1,20 +1,24 @@
 """Which tensors of a step go to which backend, and with which numbers.
 
-Tensors of all groups whose rule, dtype and wishes are the same share one call of one kernel.
+Tensors of all groups whose rule, dtype and wishes are the same share one call of one kernel. What was found out about
+tensors holds for the next step as long as they are the same ones and lie where they lay, which is cheap to see.
 """
 
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stepscope.optim import moments
-from stepscope.optim.backends import cpu, eager
+from stepscope.optim.backends import cpu, devices, eager
+from stepscope.optim.shards import extent
 from stepscope.optim.sums import Average, Measured, Request, StepSums
+from stepscope.optim.watch import GRADIENT, Watch, identical
 from stepscope.rules import Rule, averages
 
 __all__ = ["Dispatcher", "Job"]
@@ -23,8 +27,7 @@ __all__ = ["Dispatcher", "Job"]
 class Job(NamedTuple):
     """Parameters with a gradient of the group at `place`. columns[s][i] is state s of params[i], steps[i] its counter.
 
-    hyper: floats; tensors may be among them where the group is capturable or differentiable.  sparse: whether any
-    gradient is.
+    hyper: floats; tensors may be among them where the group is capturable or differentiable.
     """
 
     place: int
@@ -35,110 +38,205 @@ class Job(NamedTuple):
     grads: list[Tensor]
     columns: list[list[Tensor]]
     steps: list[Tensor]
-    sparse: bool
 
 
-@dataclass
-class _Plan:
-    """How a group's parameters are divided: the compiled ones by dtype, and the eager ones. Those without elements are
-    in neither."""
-
-    params: list[Tensor]
-    rule: Rule
-    compiled: dict[torch.dtype, list[int]]
-    eager: list[int]
-
-    def holds(self, job: Job) -> bool:
-        return (
-            self.rule is job.rule
-            and len(job.params) == len(self.params)
-            and all(map(operator.is_, job.params, self.params))
-        )
+_WISHES = operator.itemgetter("fused", "foreach", "capturable", "differentiable")
 
 
-@dataclass
-class _Launch:
-    """What one program steps: streams[s][i] as in `cpu.Batch`, shared[i] and numbers[i] of tensor i.
+class _Part(NamedTuple):
+    """The tensors of the job at `place` that a launch steps: `chosen` ones, or all for None.
 
-    kept: the averages beside the rules, which the launch lets a sample into.
+    layout: where the rule keeps both averages.  kept: those that are kept beside a rule that does not.
     """
 
-    streams: list[list[Tensor]]
-    shared: list[Any] = field(default_factory=list)
-    owners: list[Tensor] = field(default_factory=list)
-    numbers: list[moments.Numbers] = field(default_factory=list)
-    kept: list[Average] = field(default_factory=list)
+    place: int
+    chosen: Sequence[int] | None
+    layout: moments.Layout | None
+    kept: Sequence[Average]
+
+    def of(self, column: Sequence[Any]) -> Sequence[Any]:
+        """This part's entries of a list with one for each of the job's parameters."""
+        return column if self.chosen is None else [column[i] for i in self.chosen]
+
+
+class _Launch:
+    """What one program steps on one device: the tensors of its parts, end to end.
+
+    captured: its numbers are computed on the device, for a CUDA graph.
+    """
+
+    def __init__(self, program: cpu.Program, device: torch.device, captured: bool) -> None:
+        self.program, self.device, self.captured = program, device, captured
+        self.backend = devices.backend(device)
+        self.parts: list[_Part] = []
+        self.owners: list[Tensor] = []
+        self.batch: cpu.Batch
+        self.changed: list[Tensor] = []
+        self._streams: list[list[Tensor]] = []
+
+    def add(self, part: _Part, owners: Sequence[Tensor], columns: Sequence[Sequence[Tensor]]) -> None:
+        """Add tensors: columns[s][i] is stream s, as in `cpu.Batch`, of owners[i]."""
+        self._streams = self._streams or [[] for _ in columns]
+        for stream, column in zip(self._streams, columns, strict=True):
+            stream.extend(column)
+        self.owners.extend(owners)
+        self.parts.append(part)
+
+    def close(self) -> None:
+        """All tensors are there. Nothing here keeps a gradient alive."""
+        extents = None if eager.all_plain(self.owners) else [extent(p)[:2] for p in self.owners]
+        self.batch = self.backend.Batch(self._streams, extents)
+        thetas, self._streams = self._streams[0], []
+        self.changed = thetas if eager.all_plain(self.owners) else [*thetas, *self.owners]
+
+
+class _Ready:
+    """What is known of a step as long as its tensors stay what they are."""
+
+    def __init__(self, optimizer: Any, jobs: Sequence[Job], request: Request | None) -> None:
+        """Look at every tensor."""
+        self.jobs = [job._replace(grads=[]) for job in jobs]
+        self._groups = [(list(group["params"]), _WISHES(group)) for group in optimizer.param_groups]
+        self._keys, self._entries = list(optimizer.state), list(optimizer.state.values())
+        self._averages = request and request.averages
+        self._only = request and request.only  # kept, so that no other one has its place in memory
+        self._plain = all(eager.all_plain(job.params) for job in jobs)
+        with_gradient = {p for job in jobs for p in job.params}
+        self._silent = [p for params, _ in self._groups for p in params if p not in with_gradient]
+        self.counters = {
+            job.place: np.array(list(map(Tensor.data_ptr, job.steps)), np.int64)
+            for job in jobs
+            if job.steps and cpu.are_counters(job.steps)
+        }
+        self.eager: dict[int, list[int]] = {}
+        launches: dict[Any, _Launch] = {}
+        for job in jobs:
+            compiled, self.eager[job.place] = _divide(optimizer, job)
+            for (device, dtype), chosen in compiled.items():
+                for part, asked in _asked(job, chosen, request):
+                    _add(launches, job, device, dtype, part, asked)
+        self.launches = list(launches.values())
+        self._keeps = any(part.kept for launch in self.launches for part in launch.parts)
+        for launch in self.launches:
+            launch.close()
+        if self._plain:
+            by_place = {job.place: job for job in jobs}
+            self._watches = [
+                [_watch(optimizer, part, by_place[part.place]) for part in launch.parts] for launch in self.launches
+            ]
+            self._aside = [_aside(optimizer, job, self.launches) for job in jobs if job.steps]
+
+    def again(self, optimizer: Any, request: Request | None) -> Sequence[Job] | None:
+        """The jobs of another step, if its tensors are the same ones where they were, else None."""
+        groups = optimizer.param_groups
+        if not (
+            self._plain
+            and (not self._keeps or (request is not None and request.averages is self._averages))
+            and len(groups) == len(self._groups)
+            and all(
+                _WISHES(group) == wishes and identical(group["params"], params)
+                for group, (params, wishes) in zip(groups, self._groups, strict=True)
+            )
+            and all(optimizer._rule(groups[job.place]) is job.rule for job in self.jobs)
+            and identical(list(optimizer.state), self._keys)
+            and identical(list(optimizer.state.values()), self._entries)
+            and all(p.grad is None for p in self._silent)
+        ):
+            return None
+        try:
+            moved = [[a for watch in watches for a in watch.gradients()] for watches in self._watches]
+            for watch in self._aside:
+                list(watch.gradients())
+        except LookupError:
+            return None
+        for launch, addresses in zip(self.launches, moved, strict=True):
+            launch.batch.move_gradients(addresses)
+        jobs = []
+        for job in self.jobs:
+            group = groups[job.place]
+            grads = list(map(GRADIENT, job.params)) if self.eager[job.place] else []
+            if any(g is None for g in grads):
+                return None
+            jobs.append(job._replace(group=group, hyper=optimizer._numbers(group, job.rule), grads=grads))
+            optimizer._refuse_sparse(jobs[-1])
+        return jobs
+
+
+def _asked(job: Job, chosen: Sequence[int], request: Request | None) -> Iterator[tuple[Sequence[int], Request | None]]:
+    """The chosen tensors of a job that the request is about, and the others."""
+    if request is None or request.only is None:
+        yield chosen, request
+        return
+    inside = [i for i in chosen if job.params[i] in request.only]
+    outside = [i for i in chosen if job.params[i] not in request.only]
+    if inside:
+        yield inside, request
+    if outside:
+        yield outside, None
+
+
+def _watch(optimizer: Any, part: _Part, job: Job) -> Watch:
+    """Everything that a kernel touches for a part of a job."""
+    params = part.of(job.params)
+    entries = [optimizer.state[p] for p in params] if job.rule.state else []
+    beside = [[average.m for average in part.kept], [average.S for average in part.kept]] if part.kept else []
+    return Watch(params, part.of(job.grads), entries, ("step", *job.rule.state), beside)
+
+
+def _aside(optimizer: Any, job: Job, launches: Sequence[_Launch]) -> Watch:
+    """State of the parameters of a job that no launch steps: their counters count, too."""
+    parts = [part for launch in launches for part in launch.parts if part.place == job.place]
+    stepped = {i for part in parts for i in (part.chosen if part.chosen is not None else range(len(job.params)))}
+    entries = [optimizer.state[p] for i, p in enumerate(job.params) if i not in stepped]
+    return Watch([], [], entries, ("step", *job.rule.state))
 
 
 class Dispatcher:
     """Runs the steps of one optimizer. What it remembers can be rebuilt at any time."""
 
     def __init__(self) -> None:
-        self._plans: dict[int, _Plan] = {}
-        self._batches: dict[cpu.Program, cpu.Batch] = {}
-        self._counters: dict[int, list[Tensor]] = {}  # that are known to be plain
+        self._ready: dict[Any, _Ready] = {}
 
-    def run(self, optimizer: Any, jobs: Sequence[Job], request: Request | None) -> StepSums | None:
-        """Step all jobs.  Returns what was measured, if it was asked for."""
+    def run(self, optimizer: Any, request: Request | None) -> StepSums | None:
+        """Take a step.  Returns what was measured, if it was asked for."""
+        kind = None if request is None else (request.measure, request.chosen, id(request.only))
+        ready = self._ready.get(kind)
+        jobs = ready.again(optimizer, request) if ready else None
+        if ready is None or jobs is None:
+            jobs = optimizer._jobs()
+            ready = self._ready[kind] = _Ready(optimizer, jobs, request)
         found = StepSums() if request is not None and request.measure else None
-        reached = [self._count(job) for job in jobs]
-        launches = self._launches(optimizer, jobs, reached, request)
-        if any(job.sparse for job in jobs) or not all(self._known(*item) for item in launches.items()):
-            self._plans, self._batches = {}, {}  # something is not what it was: every tensor is looked at
-            launches = self._launches(optimizer, jobs, reached, request)
-            self._batches = {program: cpu.Batch(work.streams) for program, work in launches.items()}
-        for program, work in launches.items():
-            counted = cpu.launch(program, self._batches[program], work.shared)
-            for average in work.kept:
-                average.t += 1
-            if counted is not None and found is not None:
-                found.measured.append(Measured(work.owners, work.numbers, program.terms, counted))
-            changed = [t for s, column in enumerate(work.streams) if s != 1 for t in column]
-            if not eager.all_plain(work.owners):
-                changed += work.owners
-            torch.autograd.graph.increment_version(changed)
-        for job, t in zip(jobs, reached, strict=True):
-            _step_eagerly(optimizer, job, t, self._plans[job.place].eager, request, found)
+        by_place = {job.place: job for job in jobs}
+        reached = {job.place: _count(job, ready.counters.get(job.place)) for job in jobs}
+        for launch in ready.launches:
+            _run(optimizer, launch, by_place, reached, request, found)
+        for job in jobs:
+            _step_eagerly(optimizer, job, reached[job.place], ready.eager[job.place], request, found)
         return found
 
-    def _count(self, job: Job) -> Sequence[int]:
-        """Add 1 to the counters of steps.  Returns what they have reached; nothing where they stay on the device."""
-        if not job.rule.state:
-            return [1] * len(job.params)
-        if job.group["capturable"]:
-            torch._foreach_add_(job.steps, 1)
-            return []
-        known = self._counters.get(job.place)
-        if known is None or len(known) != len(job.steps) or not all(map(operator.is_, known, job.steps)):
-            self._counters.pop(job.place, None)
-            if len(job.steps) < 8 or not cpu.are_counters(job.steps):
-                for t in job.steps:
-                    t.add_(1)
-                return [int(t.item()) for t in job.steps]
-            self._counters[job.place] = job.steps
-        return cpu.count_up(job.steps)
 
-    def _known(self, program: cpu.Program, work: _Launch) -> bool:
-        batch = self._batches.get(program)
-        return batch is not None and batch.refresh(work.streams)
+def _count(job: Job, addresses: NDArray[np.int64] | None) -> Sequence[int]:
+    """Add 1 to the counters of steps.  Returns what they have reached; nothing where they stay on the device.
 
-    def _launches(
-        self, optimizer: Any, jobs: Sequence[Job], reached: Sequence[Sequence[int]], request: Request | None
-    ) -> dict[cpu.Program, _Launch]:
-        launches: dict[cpu.Program, _Launch] = {}
-        for job, ts in zip(jobs, reached, strict=True):
-            plan = self._plans.get(job.place)
-            if plan is None or not plan.holds(job):
-                plan = self._plans[job.place] = _plan(optimizer, job)
-            for dtype, chosen in plan.compiled.items():
-                _add(launches, optimizer, job, dtype, chosen, ts, request)
-        return launches
+    addresses: of the counters, where they can be counted up together.
+    """
+    if not job.rule.state:
+        return [1] * len(job.params)
+    if job.group["capturable"]:
+        torch._foreach_add_(job.steps, 1)
+        return []
+    if addresses is not None:
+        return cpu.count_up(addresses)
+    for t in job.steps:
+        t.add_(1)
+    return [int(t.item()) for t in job.steps]
 
 
-def _plan(optimizer: Any, job: Job) -> _Plan:
-    """Look at every tensor of a job."""
+def _divide(optimizer: Any, job: Job) -> tuple[dict[tuple[torch.device, torch.dtype], list[int]], list[int]]:
+    """Which of the job's parameters are compiled, by device and dtype, and which are stepped eagerly; those without
+    elements are neither."""
     whole = optimizer._why_eager(job.group)
-    compiled: dict[torch.dtype, list[int]] = {}
+    compiled: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     rest: list[int] = []
     reasons = {whole} if whole else set()
     for i, (p, g, *state) in enumerate(zip(job.params, job.grads, *job.columns, strict=True)):
@@ -147,14 +245,16 @@ def _plan(optimizer: Any, job: Job) -> _Plan:
         reason = whole
         if reason is None:
             theta = eager.local(p)
-            reason = cpu.obstacle(theta, eager.local_like(g, p), [eager.local(s) for s in state])
-        if reason is None and theta.numel():
-            compiled.setdefault(theta.dtype, []).append(i)
-        elif reason is not None:
+            reason = devices.obstacle(
+                theta, eager.local_like(g, p), [eager.local(s) for s in state], capturable=job.group["capturable"]
+            )
+        if reason is not None:
             rest.append(i)
             reasons.add(reason)
+        elif theta.numel():
+            compiled.setdefault((theta.device, theta.dtype), []).append(i)
     optimizer._explain(job.group, reasons)
-    return _Plan(list(job.params), job.rule, compiled, rest)
+    return compiled, rest
 
 
 def _layout(rule: Rule) -> moments.Layout | None:
@@ -163,67 +263,104 @@ def _layout(rule: Rule) -> moments.Layout | None:
 
 
 def _add(
-    launches: dict[cpu.Program, _Launch],
-    optimizer: Any,
+    launches: dict[Any, _Launch],
     job: Job,
+    device: torch.device,
     dtype: torch.dtype,
     chosen: Sequence[int],
-    ts: Sequence[int],
     request: Request | None,
 ) -> None:
     """Add the chosen tensors of a job to the launch of their program."""
-    columns: list[list[Tensor]] = [job.params, job.grads, *job.columns]
-    if len(chosen) < len(job.params):
-        columns = [[column[i] for i in chosen] for column in columns]
-        ts = [ts[i] for i in chosen]
-    owners = columns[0]
-    if not eager.all_plain(owners):
-        columns[1] = [eager.local_like(g, p) for g, p in zip(columns[1], owners, strict=True)]
-        columns[0] = [eager.local(p) for p in owners]
-        columns[2:] = [[eager.local(s) for s in column] for column in columns[2:]]
-
     layout = _layout(job.rule)
-    kept: list[Average] = []
+    part = _Part(job.place, None if len(chosen) == len(job.params) else chosen, layout, ())
+    owners = part.of(job.params)
+    thetas, gs = (
+        [eager.local(p) for p in owners],
+        [eager.local_like(g, p) for g, p in zip(part.of(job.grads), owners, strict=True)],
+    )
+    columns = [thetas, gs, *([eager.local(x) for x in part.of(column)] for column in job.columns)]
     if request is not None and layout is None:
-        beta = float(job.hyper.get("beta", request.beta)) if "m" in job.rule.state else request.beta
-        kept = [_average(request, p, beta) for p in owners]
-        columns += [[average.m for average in kept], [average.S for average in kept]]
-    measures = request is not None and request.measure
+        part = part._replace(kept=[_average(request, p, _beta(request, job)) for p in owners])
+        columns += [[average.m for average in part.kept], [average.S for average in part.kept]]
     streams = None
-    if measures:
+    if request is not None and request.measure:
         streams = (
             cpu.Layout(f"state.{layout.mean}", f"state.{layout.second}", layout.raw)
             if layout
             else cpu.Layout(*cpu.MEAN_KEPT, raw=False)
         )
-    program = cpu.program(job.rule, dtype, bool(kept), streams)
+    chosen_sums = request.chosen if streams and request else None
+    program = devices.backend(device).program(job.rule, dtype, bool(part.kept), streams, chosen_sums)
+    captured = bool(job.group["capturable"]) and request is None
+    key = program, device, captured
+    launches.setdefault(key, _Launch(*key)).add(part, owners, columns)
 
-    work = launches.setdefault(program, _Launch([[] for _ in columns]))
-    for stream, column in zip(work.streams, columns, strict=True):
-        stream.extend(column)
-    work.owners.extend(owners)
+
+def _beta(request: Request, job: Job) -> float:
+    """Decay rate of the averages that are kept beside a rule: that of its own mean, if it has one."""
+    return moments.number(job.hyper.get("beta", request.beta)) if "m" in job.rule.state else request.beta
+
+
+def _run(
+    optimizer: Any,
+    launch: _Launch,
+    jobs: Mapping[int, Job],
+    reached: Mapping[int, Sequence[int]],
+    request: Request | None,
+    found: StepSums | None,
+) -> None:
+    """Step the tensors of a launch."""
+    shared: list[Any] = []
+    measured: list[moments.Numbers] = []
+    for part in launch.parts:
+        job, ts = jobs[part.place], reached[part.place]
+        if launch.captured:
+            count = len(part.of(job.params))
+            steps = part.of(job.steps) if job.steps else []
+            shared.append(
+                launch.backend.device_numbers(launch.program, job.rule, job.hyper, steps, launch.device, count)
+            )
+            continue
+        if job.group["capturable"]:  # a step that is observed waits for the device
+            job = job._replace(hyper={name: moments.number(value) for name, value in job.hyper.items()})
+            ts = list(map(int, torch.stack(job.steps).tolist())) if job.steps else ts
+        pairs = _numbers(optimizer, launch.program, part, job, ts, request)
+        shared += [array for array, _ in pairs]
+        measured += [n for _, n in pairs if n is not None]
+    counted = launch.backend.launch(launch.program, launch.batch, torch.cat(shared) if launch.captured else shared)
+    for part in launch.parts:
+        for average in part.kept:
+            average.t += 1
+    if counted is not None and found is not None:
+        program = launch.program
+        found.measured.append(Measured(launch.owners, measured, program.chosen, program.starts, counted))
+    torch.autograd.graph.increment_version(launch.changed)
+
+
+def _numbers(
+    optimizer: Any, program: cpu.Program, part: _Part, job: Job, reached: Sequence[int], request: Request | None
+) -> Sequence[tuple[Any, moments.Numbers | None]]:
+    """For each tensor of a part, the program's shared numbers and those of its statistics."""
+    ts = part.of(reached)
 
     @cache
     def numbers(t: int, beta: float, samples: int) -> tuple[Any, moments.Numbers | None]:
         inputs = {f"hyper.{name}": value for name, value in job.hyper.items()}
         inputs |= {f"scalars.{name}": value for name, value in job.rule.step_scalars(t, job.hyper).items()}
-        if kept:
+        if part.kept:
             inputs["number.weight"] = averages.ema_weight(beta, samples)
         found = None
-        if measures:
-            found = moments.numbers(optimizer, job.group, layout, beta, samples if kept else t)
+        if program.measures and request is not None:
+            found = moments.numbers(optimizer, job.group, part.layout, beta, samples if part.kept else t)
+            found = found._replace(clip=request.clip)
             inputs |= cpu.named(found.shared())
-        return cpu.shared(program, inputs), found
+        return program.shared(inputs), found
 
-    if kept:
-        work.kept += kept
-        pairs = [numbers(t, average.beta, average.t + 1) for t, average in zip(ts, kept, strict=True)]
-    elif ts.count(ts[0]) == len(ts):
-        pairs = [numbers(ts[0], 0.0, 0)] * len(ts)
-    else:
-        pairs = [numbers(t, 0.0, 0) for t in ts]
-    work.shared += [array for array, _ in pairs]
-    work.numbers += [n for _, n in pairs if n is not None]
+    if part.kept:
+        return [numbers(t, average.beta, average.t + 1) for t, average in zip(ts, part.kept, strict=True)]
+    if ts.count(ts[0]) == len(ts):
+        return [numbers(ts[0], 0.0, 0)] * len(ts)
+    return [numbers(t, 0.0, 0) for t in ts]
 
 
 def _average(request: Request, p: Tensor, beta: float) -> Average:
@@ -246,24 +383,23 @@ def _step_eagerly(
     """Step the chosen tensors with torch's operations."""
     if not chosen:
         return
-    if found is not None:
-        for i in chosen:
-            found.before[job.params[i]] = job.params[i].detach().clone()
-    if request is not None and _layout(job.rule) is None:
-        for i in chosen:
-            _let_in(request, job, i)
-    floats = {name: float(value) for name, value in job.hyper.items()}
+    for asked in (part for part, about in _asked(job, chosen, request) if about is not None):
+        if found is not None:
+            found.before.update({job.params[i]: job.params[i].detach().clone() for i in asked})
+        if request is not None and _layout(job.rule) is None:
+            for i in asked:
+                _let_in(request, job, i)
 
     @cache
     def scalars(t: int) -> Mapping[str, float]:
-        return job.rule.step_scalars(t, floats)
+        return job.rule.step_scalars(t, {name: moments.number(value) for name, value in job.hyper.items()})
 
     works = []
     for i in chosen:
         theta, g, state = job.params[i], job.grads[i], [column[i] for column in job.columns]
         numbers: Mapping[str, Any]
         if job.group["capturable"] and job.rule.state:
-            numbers = eager.device_scalars(job.rule, floats, job.steps[i])
+            numbers = eager.device_scalars(job.rule, job.hyper, job.steps[i])
         else:
             numbers = scalars(ts[i])
         if g.is_sparse and optimizer._touched_rows_only(job.rule):
@@ -279,8 +415,7 @@ def _let_in(request: Request, job: Job, i: int) -> None:
     """Let a gradient into the averages kept beside a rule."""
     p, g = job.params[i], job.grads[i]
     with torch.no_grad():
-        beta = float(job.hyper.get("beta", request.beta)) if "m" in job.rule.state else request.beta
-        average = _average(request, p, beta)
+        average = _average(request, p, _beta(request, job))
         average.t += 1
         sample = eager.local_like(g.to_dense() if g.is_sparse else g, p)
         eager.let_in(sample, average.m, average.S, averages.ema_weight(average.beta, average.t))

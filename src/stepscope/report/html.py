@@ -12,7 +12,8 @@ import jinja2
 from markupsafe import Markup
 
 from stepscope.errors import UserError
-from stepscope.report import context, figures, stepfigures, style, text
+from stepscope.report import context, diffpage, figures, runpage, stepfigures, style, text
+from stepscope.report.departures import Comparison
 from stepscope.report.panel import drawing
 from stepscope.report.panes import Detail
 from stepscope.report.source import Recorded, Source, load
@@ -20,11 +21,16 @@ from stepscope.report.source import Recorded, Source, load
 if TYPE_CHECKING:
     from stepscope.store import Run
 
-__all__ = ["MAX_BYTES", "render", "write"]
+__all__ = ["MAX_BYTES", "render", "write", "write_diff"]
 
 MAX_BYTES = 2_000_000
 # From the richest page to the leanest: the first one that is small enough is written.
-DETAILS = (Detail(8, 200), Detail(4, 120), Detail(4, 80, data=False), Detail(1, 40, data=False))
+DETAILS = (
+    Detail(8, 200),
+    Detail(4, 120, pages=24),
+    Detail(4, 80, data=False, rows=40, pages=16, points=40),
+    Detail(1, 40, data=False, rows=24, pages=6, points=40),
+)
 
 
 def write(source: "Mapping[str, Any] | Run | str | Path", path: str | Path) -> Path:
@@ -35,8 +41,31 @@ def write(source: "Mapping[str, Any] | Run | str | Path", path: str | Path) -> P
     with fewer of them; the page says which.
     Raises: UserError if the source is neither or the file cannot be written; DamagedData if its JSON is broken.
     """
-    target = Path(path)
-    document = render(load(source))
+    return _written(render(load(source)), Path(path))
+
+
+def write_diff(a: "Run | str | Path", b: "Run | str | Path", path: str | Path) -> tuple[Path, Comparison]:
+    """Write a page about two recorded runs, one HTML file below 2 MB; returns its path and the comparison.
+
+    It says from which step on they differ at all, where they depart by more than their noise, and shows them side by
+    side (`departures` has how it is decided).
+    Raises: UserError if one of them is no run, if they have no step in common, or if the file cannot be written.
+    """
+    from stepscope.store import Run
+
+    first, second = (one if isinstance(one, Run) else Run(one) for one in (a, b))
+    found = diffpage.of_two(first, second)
+    document = ""
+    for detail in DETAILS:
+        with drawing():
+            values = diffpage.of_runs(first, second, found, detail)
+        document = _template().render(values)
+        if len(document.encode()) < MAX_BYTES:
+            break
+    return _written(document, Path(path)), found
+
+
+def _written(document: str, target: Path) -> Path:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +84,7 @@ def render(source: Source) -> str:
     for detail in DETAILS:
         with drawing():
             if isinstance(source, Recorded):
-                values = context.of_run(source, detail)
+                values = runpage.of_run(source, detail)
             else:
                 values = context.of_dissection(source, detail)
         document = _template().render(values)
@@ -84,6 +113,7 @@ def _template() -> jinja2.Template:
         "css": style.css,
         "css_values": style.CSS_VALUES,
         "cell_looks": figures.CELL_LOOKS,
+        "looks": figures.PAIR_LOOKS,
         "factors": stepfigures.FACTORS,
         "key": key,
     }
@@ -103,6 +133,14 @@ _MARKERS = {
     "o": '<circle cx="18" cy="7" r="4"/>',
     "s": '<path d="M14 3h8v8h-8z"/>',
     "D": '<path d="M18 2l5 5-5 5-5-5z"/>',
+    "^": '<path d="M18 2l5 9h-10z"/>',
+    "v": '<path d="M18 12l5-9h-10z"/>',
+    "<": '<path d="M13 7l9-5v10z"/>',
+    ">": '<path d="M23 7l-9-5v10z"/>',
+    "P": '<path d="M16 2h4v3h3v4h-3v3h-4v-3h-3v-4h3z"/>',
+    "X": '<path d="M14 2l4 3 4-3 1 1-3 4 3 4-1 1-4-3-4 3-1-1 3-4-3-4z"/>',
+    "p": '<path d="M18 2l5 4-2 6h-6l-2-6z"/>',
+    "h": '<path d="M18 2l5 3v5l-5 3-5-3v-5z"/>',
 }
 
 
