@@ -176,7 +176,7 @@ def test_step_scalars_are_those_of_the_host(rule, tmp_path: Path):
             tmp_path,
             f"import make from './f.mjs'; const f = make(R), s = {settings}; const y = [];"
             "for (const one of s) for (const t of given('t')) y.push(f(t, ...one)); give('y', y);",
-            {"f": f"export default ({{ power }}) => ({scalar(one.value, one.needs)});"},
+            {"f": f"export default ({{ power, float32Product }}) => ({scalar(one.value, one.needs)});"},
             t=ts,
         )["y"].reshape(len(settings), -1)
         wanted = np.array([[one.value(t, *numbers) for t in ts] for numbers in settings])

@@ -17,7 +17,7 @@ from stepscope.graph.expression import Symbol, order
 
 __all__ = ["RUNTIME", "Printer", "literal", "runtime", "scalar"]
 
-RUNTIME = ("fma", "sign", "min", "max", "rint", "exponent", "mantissa", "pow2", "power", "normals")
+RUNTIME = ("fma", "sign", "min", "max", "rint", "exponent", "mantissa", "pow2", "power", "normals", "float32Product")
 """What printed text may call: functions of runtime.js."""
 
 _INFIX = {"+": "+", "-": "-", "*": "*", "/": "/", "<": "<", "<=": "<=", ">": ">", ">=": ">=", "&": "&&"}
@@ -120,12 +120,15 @@ class _Undecided(Exception):
 class _Text:
     """A number of the host as JavaScript text. A comparison asks, and both answers are followed."""
 
-    def __init__(self, text: str, answers: Mapping[str, bool]) -> None:
-        self.text, self.answers = text, answers
+    def __init__(self, text: str, answers: Mapping[str, bool], needs: Sequence[str]) -> None:
+        self.text, self.answers, self.needs = text, answers, needs
+
+    def _new(self, text: str) -> "_Text":
+        return _Text(text, self.answers, self.needs)
 
     def _made(self, template: str, other: Any) -> "_Text":
         text = other.text if isinstance(other, _Text) else literal(float(other))
-        return _Text(template.format(self.text, text), self.answers)
+        return self._new(template.format(self.text, text))
 
     def __add__(self, other: Any) -> "_Text":
         return self._made("({0} + {1})", other)
@@ -156,17 +159,25 @@ class _Text:
         if isinstance(exponent, _Text):
             return self._made("power({0}, {1})", exponent)
         if exponent == 0.5:
-            return _Text(f"Math.sqrt({self.text})", self.answers)
+            return self._new(f"Math.sqrt({self.text})")
         raise NotImplementedError(f"a step scalar has no power {exponent}")
 
+    def __rpow__(self, base: Any) -> "_Text":
+        return self._made("Math.pow({1}, {0})", base)
+
     def __neg__(self) -> "_Text":
-        return _Text(f"(-{self.text})", self.answers)
+        return self._new(f"(-{self.text})")
 
     def log(self) -> "_Text":
-        return _Text(f"Math.log({self.text})", self.answers)
+        return self._new(f"Math.log({self.text})")
 
     def expm1(self) -> "_Text":
-        return _Text(f"Math.expm1({self.text})", self.answers)
+        return self._new(f"Math.expm1({self.text})")
+
+    def float32_product(self, factor: "Callable[[_Text], _Text]") -> "_Text":
+        """factor(1) factor(2) ... factor(t), factors and products rounded to float32."""
+        one = factor(self._new("s")).text
+        return self._new(f"float32Product({self.text}, (s) => {one}, [{', '.join(self.needs)}].join())")
 
     def _asked(self, operator: str, other: Any) -> bool:
         condition = self._made(f"({{0}} {operator} {{1}})", other).text
@@ -186,6 +197,12 @@ class _Text:
     def __gt__(self, other: Any) -> bool:
         return self._asked(">", other)
 
+    def __le__(self, other: Any) -> bool:
+        return self._asked("<=", other)
+
+    def __ge__(self, other: Any) -> bool:
+        return self._asked(">=", other)
+
     __hash__ = None  # type: ignore[assignment]
 
 
@@ -199,7 +216,7 @@ def scalar(value: Callable[..., Any], needs: Sequence[str]) -> str:
 
     def follow(answers: dict[str, bool]) -> str:
         try:
-            result = value(*[_Text(name, answers) for name in names])
+            result = value(*[_Text(name, answers, needs) for name in names])
         except _Undecided as question:
             yes, no = ({**answers, question.condition: answer} for answer in (True, False))
             return f"({question.condition} ? {follow(yes)} : {follow(no)})"

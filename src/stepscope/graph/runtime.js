@@ -194,6 +194,24 @@ export function power(base, n) {
   }
 }
 
+const products = new Map();
+
+/** factor(1) factor(2) ... factor(t), factors and products rounded to float32. settings: what the factors depend on. */
+export function float32Product(t, factor, settings) {
+  if (!products.has(settings)) {
+    if (products.size > 50) products.clear();
+    products.set(settings, [1]);
+  }
+  const known = products.get(settings);
+  while (known.length <= t) {
+    const before = known[known.length - 1];
+    const next = Math.fround(before * Math.fround(factor(known.length)));
+    if (next === before) return next; // 0, or as small as float32 gets
+    known.push(next);
+  }
+  return known[t];
+}
+
 /**
  * The values of a step scalar at t = 1, 2, ... `steps`, as far as they change; the last one holds from there on.
  * known: the first ones, if they have been computed before.

@@ -131,11 +131,14 @@ def _float32(x: float) -> float:
 
 
 def _mu(t: int, beta1: float, momentum_decay: float) -> float:
-    return float(beta1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay)))
+    mu: float = beta1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))
+    return mu
 
 
 def _mu_product(t: int, beta1: float, momentum_decay: float) -> float:
     """mu_1 mu_2 ... mu_t in float32, as torch keeps it."""
+    if (traced := getattr(t, "float32_product", None)) is not None:  # a number that is being traced makes its own
+        return traced(lambda s: _mu(s, beta1, momentum_decay))  # type: ignore[no-any-return]
     known = _products(beta1, momentum_decay)
     while len(known) <= t:
         known.append(_float32(known[-1] * _float32(_mu(len(known), beta1, momentum_decay))))
@@ -183,7 +186,8 @@ def _rectification(t: int, beta2: float) -> float:
     length = longest - 2 * t * beta2**t / (1 - beta2**t)
     if length <= 5.0:
         return 0.0
-    return float(((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) ** 0.5)
+    share: float = ((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)) ** 0.5
+    return share
 
 
 _RADAM_SCALARS = {
