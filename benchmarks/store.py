@@ -31,7 +31,7 @@ def _write(folder: Path, tensors: int, steps: int) -> list[dict[str, Any]]:
     dice = np.random.default_rng(0)
     noise = dice.lognormal(size=(8, tensors, len(COLUMNS)))
     layers = tuple(f"encoder.layer.{number}.weight" for number in range(tensors))
-    rest = 2e-6 * tensors * len(COLUMNS)  # stands for training, which leaves the other thread some time
+    rest = 4e-7 * tensors * len(COLUMNS)  # stands for training, which leaves the other thread some time
     seconds, own = [], []
     everything = time.process_time()
     with RunWriter(folder, bits=21) as run:
