@@ -321,7 +321,7 @@ export function drawLine(
   const least = Number.isNaN(y(-1)) ? 0 : -Infinity; // a logarithmic axis shows what is above 0
   for (let i = 0; i < steps.length; i++) {
     const value = values[i] as number;
-    if (!(value > least)) {
+    if (!(value > least && value < Infinity)) {
       flush();
       if (open && before === 1) dot(context, column / 2, y(last));
       open = false;
