@@ -1,15 +1,17 @@
 """The one table of methods that general tests run over."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stepscope import optim
 from stepscope.rules import CHOICES, METHODS, Point, ascending, decayed
 
-__all__ = ["CASES", "NO_TRITON", "POINTS", "RULES", "TORCH_TWINS", "Case"]
+__all__ = ["CASES", "NO_TRITON", "POINTS", "RULES", "TORCH_TWINS", "Case", "bits"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,16 @@ def _points() -> list[Point]:
 
 POINTS = _points()
 TORCH_TWINS = [case for case in CASES if case.theirs is not None]
+
+
+def bits(value: Any) -> Any:
+    """A comparable copy of anything in a state_dict, tensors by their bits."""
+    if isinstance(value, Tensor):
+        return (value.dtype, tuple(value.shape), value.detach().numpy().tobytes())
+    if isinstance(value, Mapping):
+        return {key: bits(item) for key, item in value.items()}
+    return [bits(item) for item in value] if isinstance(value, list | tuple | Tensor) else value
+
 
 # What every backend is tested with: each rule, and each way to change one.
 RULES = [

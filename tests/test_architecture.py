@@ -45,6 +45,9 @@ ONLY_IN = {
     "starlette": {"app"},
     "uvicorn": {"app"},
     "rich": {"app"},
+    "lightning": {"scope"},
+    "transformers": {"scope"},
+    "accelerate": {"scope"},
 }
 # ... and parts that must not import a library, by the start of the module's path.
 NEVER = {

@@ -24,4 +24,7 @@ def test_every_option_is_described():
 def test_every_column_is_described():
     text = columns()
     for instrument in INSTRUMENTS:
-        assert f"`{instrument.name}`\n: `{instrument.formula}`." in text
+        name = instrument.name + (
+            "[" + ("row,column" if "," in instrument.cells[0] else "octave") + "]" if instrument.cells else ""
+        )
+        assert f"`{name}`\n: `{instrument.formula}`." in text

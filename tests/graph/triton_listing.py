@@ -18,6 +18,7 @@ from stepscope.graph.expression import order
 from stepscope.graph.streams import BLOCK, split
 from stepscope.optim.backends import cpu, cuda
 from stepscope.rules import METHODS
+from stepscope.rules.statistics import PLAIN
 
 TYPES = {"table": "*i64", "chunks": "*i64", "sums": "*fp64", "counts": "*i32", "starts": "*i64", "out": "*fp64"}
 MEASURED = {
@@ -32,7 +33,7 @@ ROOTS = {}
 class Kernel(cuda.Kernel):
     """Remembers what it was made of."""
 
-    def __init__(self, precision, streams, measured=None, bins=0):
+    def __init__(self, precision, streams, measured=None, bins=()):
         super().__init__(precision, streams, measured, bins)
         ROOTS[self] = [s.root for s in streams if s.root is not None]
         ROOTS[self] += [*measured.terms, *measured.places] if measured else []
@@ -53,12 +54,12 @@ def main():
     results = []
     for rule, dtype, measured, capability in json.loads(sys.argv[1]):
         layout = MEASURED[rule] if measured else None
-        program = cpu.program(METHODS[rule], getattr(torch, dtype), False, layout, Kernel)
+        program = cpu.program(METHODS[rule], getattr(torch, dtype), False, layout, PLAIN, Kernel)
         number = "*fp64" if dtype == "float64" else "*fp32"
         step = listing(program.kernel.step, {"ALIGNED": True}, number, capability)
         graph = Counter(node.op for node in order(rewrite(split(ROOTS[program.kernel])[1])))
         if measured:
-            listing(program.kernel.combine, {"TERMS": 18, "WIDTH": 32}, number, capability)
+            listing(program.kernel.combine, {"TERMS": len(PLAIN.terms), "WIDTH": 32}, number, capability)
         results.append({"instructions": step, "graph": graph})
     json.dump({"results": results, "elements": BLOCK // (32 * cuda.OPTIONS["num_warps"])}, sys.stdout)
 

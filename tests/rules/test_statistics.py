@@ -21,16 +21,33 @@ from stepscope.rules.statistics import (
     CENTRES,
     EVERYWHERE,
     HISTOGRAMS,
+    JOINT,
     LOWEST,
+    PLAIN,
     QUANTILE_ERROR,
+    TERMS,
     Numbers,
     Step,
+    bins_of,
     period,
     quantile,
+    selection,
     statistics,
 )
 
-NUMBERS = Numbers(ascent=-1.0, mean_scale=2.0, second_scale=4.0, per_lr=100.0, eps=1e-2, decay=0.125)
+NUMBERS = Numbers(
+    ascent=-1.0,
+    downhill=-1.0,
+    mean_scale=2.0,
+    second_scale=4.0,
+    per_lr=100.0,
+    eps=1e-2,
+    decay=0.125,
+    coupled=0.25,
+    odds=0.1,
+    clip=1.5,
+)
+EVERYTHING = selection([*TERMS, *HISTOGRAMS])
 DIMENSIONLESS = ("still", "spread_infinite", "sign_agreed", "sign_opposed", "variance_negative")
 EDGES = [2 ** (LOWEST + (i - 0.5) / BINS_PER_OCTAVE) for i in range(BINS - 2)]
 
@@ -47,13 +64,17 @@ def noisy(n: int = 500, seed: int = 0) -> Step:
 
 
 def found(step: Step, k: Any = NUMPY, **options: Any) -> Any:
-    return statistics(k, step, NUMBERS, **{"raw": True, **options})
+    return statistics(k, step, NUMBERS, **{"raw": True, "chosen": EVERYTHING, **options})
 
 
 def twin(g: float, mean: float, second: float, before: float, after: float) -> dict[str, float]:
     """One coordinate from the definitions, in words of the papers and with `if`s."""
     m, v, update = 2 * mean, 4 * second, after - before
     s = max(v - m * m, 0.0)
+    move = -(update + 0.125 * before)
+    sign = math.copysign(1.0, m) if m else 0.0
+    msvag = m * m**2 / (m**2 + 0.1 * s) if m else 0.0
+    adam = m / math.sqrt(m * m + s) if m else 0.0
     return {
         "broken": 0.0,
         "grad_square": g**2,
@@ -71,6 +92,18 @@ def twin(g: float, mean: float, second: float, before: float, after: float) -> d
         "sign_opposed": float(-g * m < 0),
         "variance_negative": float(v < m * m),
         "epsilon_dominated": float(math.sqrt(v) <= 1e-2),
+        "decay_dominated": float(abs(0.125 * before) > abs(move) or abs(0.25 * before) > abs(g)),
+        "clipped": float(abs(g) >= 1.5),
+        "grad_momentum": -g * m,
+        "grad_square_sampled": g * g,
+        "momentum_square": m * m,
+        "move_square": move**2,
+        "move_msgd": move * m,
+        "move_mssd": move * sign,
+        "move_msvag": move * msvag,
+        "move_adam": move * adam,
+        "msvag_square": msvag**2,
+        "adam_square": adam**2,
     }
 
 
@@ -102,13 +135,50 @@ def test_bins_are_those_found_by_search_but_close_to_an_edge():
         m, v = 2 * abs(step.mean[i]), 4 * step.second[i]
         s = max(v - m * m, 0.0)
         spread = math.sqrt(s) / m if m else math.inf if s else math.nan
-        for name, value in zip(HISTOGRAMS, (spread, 100 * abs(step.after[i] - step.before[i])), strict=True):
+        update = abs(step.after[i] - step.before[i])
+        values = (spread, 100 * update, m, update / m if m else math.nan)
+        for name, value in zip(HISTOGRAMS[:4], values, strict=True):
             here, there = int(bins[name][i]), bin_of(value)
             assert abs(here - there) <= 1
             if here != there:
                 moved += 1
                 assert abs(math.log2(value / EDGES[max(here, there) - 2])) < 0.0009
-    assert 0 < moved < 0.015 * 8000
+    assert 0 < moved < 0.015 * 16000
+
+
+def test_a_cell_of_a_joint_histogram_is_found_by_whole_octaves():
+    """Octaves come from the exponents of floating-point numbers: exact, but for a spread, which is a rounded root."""
+    step = noisy(4000)
+    bins = found(step).bins
+    for i in range(4000):
+        m, v = 2 * abs(step.mean[i]), 4 * step.second[i]
+        s, update = max(v - m * m, 0.0), 100 * abs(step.after[i] - step.before[i])
+        spread = math.sqrt(s) / m if m else math.inf if s else math.nan
+        for name, value in (("momentum_update_joint", m), ("spread_update_joint", spread)):
+            row, column = (
+                min(max(math.floor(math.log2(x)) - LOWEST, 0), JOINT - 1) if 0 < x < math.inf else (x > 0) * (JOINT - 1)
+                for x in (value, update)
+            )
+            expected = 0 if math.isnan(value) else 1 + JOINT * row + column
+            assert int(bins[name][i]) == expected, (name, value, update)
+            assert expected < bins_of(name)
+
+
+def test_a_selection_is_in_the_order_of_the_table_and_has_what_is_always_taken():
+    chosen = selection(["update_histogram", "move_adam", "sigma"])
+    assert chosen.terms == (*TERMS[: EVERYWHERE + 1], "sigma", "move_adam")
+    assert chosen.histograms == ("update_histogram",)
+    with pytest.raises(ValueError, match="no term or histogram is called speed"):
+        selection(["speed"])
+
+
+def test_what_is_chosen_changes_no_other_number():
+    step = noisy()
+    everything, plain = found(step), found(step, chosen=PLAIN)
+    assert (tuple(plain.sums), tuple(plain.bins)) == PLAIN
+    for part, other in zip(plain[:2], everything[:2], strict=True):
+        for name, value in part.items():
+            np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
 def test_the_ratio_from_one_bin_to_its_centre_is_what_is_said():
@@ -118,7 +188,7 @@ def test_the_ratio_from_one_bin_to_its_centre_is_what_is_said():
         low, high = CENTRES[i - 1] / 1.05, CENTRES[i - 1]
         for _ in range(60):
             middle = (low * high) ** 0.5
-            inside = found(Step(*np.zeros(4), np.array([middle / 100]))).bins["update_histogram"][0] >= i
+            inside = found(Step(*np.zeros(4), np.array([middle / 100])), chosen=PLAIN).bins["update_histogram"][0] >= i
             low, high = (low, middle) if inside else (middle, high)
         edges.append(high)
     for i, (low, high) in enumerate(itertools.pairwise(edges)):
@@ -140,7 +210,7 @@ def test_a_coordinate_that_is_not_finite_adds_nothing_and_is_counted(field: str,
         terms = found(step)
     for name, term in terms.sums.items():
         assert term[7] == (name == "broken"), name
-    assert [int(bins[7]) for bins in terms.bins.values()] == [0, 0]
+    assert {int(bins[7]) for bins in terms.bins.values()} == {0}
     assert math.isnan(terms.gaps[0][7])
     assert terms.gaps[0][8] == 0
 
@@ -166,12 +236,13 @@ def test_trust_changes_nothing_where_all_is_finite():
 @pytest.mark.parametrize("raw", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 def test_torch_and_numpy_agree_bit_for_bit(dtype: torch.dtype, raw: bool):
-    """Operations that IEEE rounds, but for the square root, which torch may leave to a library that is an ulp off."""
+    """Operations that IEEE rounds, but for the square root, which torch may leave to a library that is an ulp off, two
+    of its square."""
     step = Step(*(torch.from_numpy(x).to(dtype) for x in noisy()))
     ours, theirs = found(step, TORCH, raw=raw), found(Step(*(x.numpy() for x in step)), raw=raw)
     for mine, other in ((ours.sums, theirs.sums), (ours.bins, theirs.bins)):
         for name, value in mine.items():
-            ulps = 2 * torch.finfo(dtype).eps if name == "sigma" else 0
+            ulps = {"sigma": 2, "move_adam": 2, "adam_square": 4}.get(name, 0) * torch.finfo(dtype).eps
             np.testing.assert_allclose(value.numpy(), other[name], rtol=ulps, err_msg=name)
 
 

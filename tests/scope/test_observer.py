@@ -1,7 +1,5 @@
 """Which tensors are looked at, and with which averages."""
 
-import logging
-
 import pytest
 import torch
 from torch import nn
@@ -34,17 +32,6 @@ def test_a_step_without_gradients_settles_nothing():
     observer = Observer(optimizer, 0.9)
     assert observer.update() == []
     assert not observer.settled
-
-
-def test_sharded_tensors_are_left_out_and_said_to_be_once(caplog: pytest.LogCaptureFixture):
-    p, optimizer = stepped(torch.optim.SGD)
-    p.to_local = lambda: p  # what a DTensor has
-    observer = Observer(optimizer, 0.9)
-    with torch.no_grad(), caplog.at_level(logging.WARNING, "stepscope.scope"):
-        assert observer.update() == []
-        assert observer.update() == []
-    assert len(caplog.records) == 1
-    assert "sharded" in caplog.text
 
 
 def test_averages_of_no_samples_are_not_measured():

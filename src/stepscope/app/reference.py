@@ -29,12 +29,32 @@ def columns() -> str:
         "layer name holds what belongs to the run as a whole, such as the notes. g: gradient; m, v: averages of g and\n"
         "g^2; theta: weights.\n\n"
     )
-    rows = []
+    parts = [_GROUPS["default"]]
+    group = "default"
     for one in INSTRUMENTS:
+        if one.group != group:
+            group = one.group
+            parts.append(f"## The group `{group}`\n\n{_GROUPS[group]}")
         facts = {"Unit": "" if one.unit == "1" else one.unit, "Estimate": one.estimator, "Source": one.source}
         said = [f"{heading}: {' '.join(text.split())}." for heading, text in facts.items() if text]
-        rows.append("\n  ".join([f"`{one.name}`\n: `{one.formula}`.", *said]))
-    return f"# What is recorded\n\n{MADE}{head}" + "\n\n".join(rows) + "\n"
+        name = f"{one.name}[{'row,column' if ',' in one.cells[0] else 'octave'}]" if one.cells else one.name
+        parts.append("\n  ".join([f"`{name}`\n: `{one.formula}`.", *said]))
+    return f"# What is recorded\n\n{MADE}{head}" + "\n\n".join(parts) + "\n"
+
+
+_GROUPS = {
+    "default": "These are recorded unless others are asked for: `Scope(..., instruments=)` takes names of columns and\n"
+    "of groups. A pass measures what is needed for the chosen columns and no more.",
+    "clipping": "Recorded where `clip_value` is given. Costs one sum.",
+    "recombinations": "What each combination of direction and magnitude would have done. Costs eight sums.",
+    "rates": "Costs one histogram.",
+    "momentum": "Costs one histogram.",
+    "series": "Compared with the steps before, on a sample of coordinates. Every step is looked at, recorded or not.\n"
+    "Costs 16 kB a tensor.",
+    "histograms": "The histograms themselves. Costs one more histogram.",
+    "joint": "Two quantities of each coordinate against each other: a scatter plot without its points. Costs two\n"
+    "histograms of 4096 cells, and up to some hundred values a row: for few layers or few steps.",
+}
 
 
 _PAPERS = {

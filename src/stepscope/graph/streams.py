@@ -12,13 +12,14 @@ Nothing is assumed about aliasing: all streams of a vector are read before any i
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from stepscope.graph import machine
 from stepscope.graph.expression import Symbol, order, symbol
 from stepscope.graph.llvm import FORMATS, Emitter, Value
 
-__all__ = ["BLOCK", "CHUNK", "COLUMNS", "HOST", "Kernel", "Measured", "Stream", "counts_width", "split"]
+__all__ = ["BLOCK", "CHUNK", "COLUMNS", "HOST", "Kernel", "Measured", "Stream", "counts_starts", "split"]
 
 CHUNK = 1 << 16  # elements that a thread takes at a time: they stay in its cache
 BLOCK = 1 << 10  # elements whose terms are added up in the stream's own format, then in float64; the unit of sampling
@@ -31,9 +32,9 @@ _STORED = {"float64": "double", "float32": "float", "bfloat16": "i16", "float16"
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def counts_width(bins: int) -> int:
-    """Length of a histogram in memory: whole vectors of 16."""
-    return -(-bins // 16) * 16
+def counts_starts(bins: Sequence[int]) -> tuple[int, ...]:
+    """Where each histogram of so many bins begins in memory, and where the last one ends: whole vectors of 16."""
+    return (0, *accumulate(-(-n // 16) * 16 for n in bins))
 
 
 @dataclass(frozen=True)
@@ -99,20 +100,21 @@ class Kernel:
     run(table, row, chunks, count, next, sums, counts): table[tensor] holds `row` addresses: of the shared numbers, then
     of each stream.  chunks[count] holds (tensor, first, last, period, block): the elements, and the number of the first
     block of BLOCK of them; the blocks whose number divides by the period are sampled.  next: a counter, 0 at first.
-    sums[count, terms]: float64.  counts[count, histograms, counts_width(bins)]: int32; what bin 0 holds has no meaning.
-    The last two are not touched if nothing is measured.
+    sums[count, terms]: float64.  counts[count, counts_starts(bins)[-1]]: int32, each histogram from its start on; what
+    bin 0 holds has no meaning. The last two are not touched if nothing is measured.
 
-    host: graphs of the shared numbers, in order.
+    host: graphs of the shared numbers, in order.  starts: of the histograms in a row of counts, and the row's length.
     """
 
     def __init__(
-        self, precision: str, streams: Sequence[Stream], measured: Measured | None = None, bins: int = 0
+        self, precision: str, streams: Sequence[Stream], measured: Measured | None = None, bins: Sequence[int] = ()
     ) -> None:
-        """bins: places lie in [0, bins)."""
+        """bins: the i-th place lies in [0, bins[i])."""
         written = [s.root for s in streams if s.root is not None]
         wanted: list[Sequence[Symbol]] = [written]
         if measured is not None:
             wanted += [measured.terms, measured.places, measured.gaps, measured.trusting]
+        self.starts = counts_starts(bins)
         self.host, roots = split([root for part in wanted for root in part])
         parts = iter(roots)
         split_parts = [[next(parts) for _ in part] for part in wanted]
@@ -132,7 +134,7 @@ class _Writer:
         shared: int,
         everywhere: int | None,
         parts: Sequence[Sequence[Symbol]],
-        bins: int,
+        bins: Sequence[int],
     ) -> None:
         self.f = FORMATS[precision]
         self.streams, self.shared, self.everywhere = streams, shared, everywhere
@@ -140,7 +142,7 @@ class _Writer:
         self.written = parts[0]
         self.terms, self.places, self.gaps, self.trusting = parts[1:] or (none, none, none, none)
         self.width = 16 if precision == "float32" or not self.terms else 8
-        self.padded = counts_width(bins)
+        self.starts = counts_starts(bins)
         self.e = Emitter(self.width, self.f)
         self.number = self.e.type_of(True)
 
@@ -233,7 +235,7 @@ class _Writer:
         e.lines.append("entry:")
         if self.places:
             e.line(f"%places = alloca [{len(self.places) * BLOCK} x i32], align 64")
-            e.line(f"%bins = alloca [{len(self.places) * _COPIES * self.padded} x i32], align 64")
+            e.line(f"%bins = alloca [{_COPIES * self.starts[-1]} x i32], align 64")
         e.line("br label %next")
         e.lines.append("next:")
         e.line("%c = atomicrmw add ptr %counter, i64 1 monotonic")
@@ -264,7 +266,7 @@ class _Writer:
             e.line("%into = getelementptr double, ptr %sums, i64 %where")
             self._clear("%into", 8 * len(self.terms))
         if self.places:
-            self._clear("%bins", 4 * len(self.places) * _COPIES * self.padded)
+            self._clear("%bins", 4 * _COPIES * self.starts[-1])
         e.line("br label %blocks")
 
     def _clear(self, name: str, size: int) -> None:
@@ -458,7 +460,8 @@ class _Writer:
             for h in range(len(self.places)):
                 at = e.let(f"add i64 %{label}.j, {h * BLOCK + copy}")
                 index = e.let(f"load i32, ptr {e.let(f'getelementptr i32, ptr %places, i64 {at}')}, align 4")
-                index = e.let(f"add i64 {e.let(f'zext i32 {index} to i64')}, {(h * _COPIES + copy) * self.padded}")
+                start = copy * self.starts[-1] + self.starts[h]
+                index = e.let(f"add i64 {e.let(f'zext i32 {index} to i64')}, {start}")
                 cell = e.let(f"getelementptr i32, ptr %bins, i64 {index}")
                 seen = e.let(f"load i32, ptr {cell}, align 4")
                 e.line(f"store i32 {e.let(f'add i32 {seen}, 1')}, ptr {cell}, align 4")
@@ -468,26 +471,22 @@ class _Writer:
         e.start_block(label, keep=False)
 
     def _merge(self) -> None:
-        """Add the copies of each histogram into the chunk's row."""
-        e = self.e
-        size = len(self.places) * self.padded
+        """Add the copies of the histograms into the chunk's row."""
+        e, size = self.e, self.starts[-1]
         e.line(f"%whither = mul i64 %c, {size}")
         e.line("%out = getelementptr i32, ptr %counts, i64 %whither")
-        for h in range(len(self.places)):
-            label = f"merge{h}"
-            e.line(f"br label %{label}.entry")
-            e.start_block(f"{label}.entry", keep=False)
-            e.line(f"br label %{label}")
-            e.start_block(label, keep=False)
-            e.line(f"%{label}.j = phi i64 [ 0, %{label}.entry ], [ %{label}.next, %{label} ]")
-            total = "zeroinitializer"
-            for copy in range(_COPIES):
-                at = e.let(f"add i64 %{label}.j, {(h * _COPIES + copy) * self.padded}")
-                part = e.let(f"load <16 x i32>, ptr {e.let(f'getelementptr i32, ptr %bins, i64 {at}')}, align 4")
-                total = e.let(f"add <16 x i32> {total}, {part}")
-            at = e.let(f"add i64 %{label}.j, {h * self.padded}")
-            e.line(f"store <16 x i32> {total}, ptr {e.let(f'getelementptr i32, ptr %out, i64 {at}')}, align 4")
-            e.line(f"%{label}.next = add i64 %{label}.j, 16")
-            e.line(f"%{label}.more = icmp ult i64 %{label}.next, {self.padded}")
-            e.line(f"br i1 %{label}.more, label %{label}, label %{label}.done")
-            e.start_block(f"{label}.done", keep=False)
+        e.line("br label %merge.entry")
+        e.start_block("merge.entry", keep=False)
+        e.line("br label %merge")
+        e.start_block("merge", keep=False)
+        e.line("%merge.j = phi i64 [ 0, %merge.entry ], [ %merge.next, %merge ]")
+        total = "zeroinitializer"
+        for copy in range(_COPIES):
+            at = e.let(f"add i64 %merge.j, {copy * size}")
+            part = e.let(f"load <16 x i32>, ptr {e.let(f'getelementptr i32, ptr %bins, i64 {at}')}, align 4")
+            total = e.let(f"add <16 x i32> {total}, {part}")
+        e.line(f"store <16 x i32> {total}, ptr {e.let('getelementptr i32, ptr %out, i64 %merge.j')}, align 4")
+        e.line("%merge.next = add i64 %merge.j, 16")
+        e.line(f"%merge.more = icmp ult i64 %merge.next, {size}")
+        e.line("br i1 %merge.more, label %merge, label %merge.done")
+        e.start_block("merge.done", keep=False)

@@ -5,7 +5,7 @@ tensors holds for the next step as long as they are the same ones and lie where 
 """
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stepscope.optim import moments
 from stepscope.optim.backends import cpu, devices, eager
+from stepscope.optim.shards import extent
 from stepscope.optim.sums import Average, Measured, Request, StepSums
 from stepscope.optim.watch import GRADIENT, Watch, identical
 from stepscope.rules import Rule, averages
@@ -83,7 +84,8 @@ class _Launch:
 
     def close(self) -> None:
         """All tensors are there. Nothing here keeps a gradient alive."""
-        self.batch = self.backend.Batch(self._streams)
+        extents = None if eager.all_plain(self.owners) else [extent(p)[:2] for p in self.owners]
+        self.batch = self.backend.Batch(self._streams, extents)
         thetas, self._streams = self._streams[0], []
         self.changed = thetas if eager.all_plain(self.owners) else [*thetas, *self.owners]
 
@@ -97,6 +99,7 @@ class _Ready:
         self._groups = [(list(group["params"]), _WISHES(group)) for group in optimizer.param_groups]
         self._keys, self._entries = list(optimizer.state), list(optimizer.state.values())
         self._averages = request and request.averages
+        self._only = request and request.only  # kept, so that no other one has its place in memory
         self._plain = all(eager.all_plain(job.params) for job in jobs)
         with_gradient = {p for job in jobs for p in job.params}
         self._silent = [p for params, _ in self._groups for p in params if p not in with_gradient]
@@ -110,7 +113,8 @@ class _Ready:
         for job in jobs:
             compiled, self.eager[job.place] = _divide(optimizer, job)
             for (device, dtype), chosen in compiled.items():
-                _add(launches, job, device, dtype, chosen, request)
+                for part, asked in _asked(job, chosen, request):
+                    _add(launches, job, device, dtype, part, asked)
         self.launches = list(launches.values())
         self._keeps = any(part.kept for launch in self.launches for part in launch.parts)
         for launch in self.launches:
@@ -158,6 +162,19 @@ class _Ready:
         return jobs
 
 
+def _asked(job: Job, chosen: Sequence[int], request: Request | None) -> Iterator[tuple[Sequence[int], Request | None]]:
+    """The chosen tensors of a job that the request is about, and the others."""
+    if request is None or request.only is None:
+        yield chosen, request
+        return
+    inside = [i for i in chosen if job.params[i] in request.only]
+    outside = [i for i in chosen if job.params[i] not in request.only]
+    if inside:
+        yield inside, request
+    if outside:
+        yield outside, None
+
+
 def _watch(optimizer: Any, part: _Part, job: Job) -> Watch:
     """Everything that a kernel touches for a part of a job."""
     params = part.of(job.params)
@@ -178,21 +195,21 @@ class Dispatcher:
     """Runs the steps of one optimizer. What it remembers can be rebuilt at any time."""
 
     def __init__(self) -> None:
-        self._ready: dict[bool | None, _Ready] = {}
+        self._ready: dict[Any, _Ready] = {}
 
     def run(self, optimizer: Any, request: Request | None) -> StepSums | None:
         """Take a step.  Returns what was measured, if it was asked for."""
-        kind = None if request is None else request.measure
+        kind = None if request is None else (request.measure, request.chosen, id(request.only))
         ready = self._ready.get(kind)
         jobs = ready.again(optimizer, request) if ready else None
         if ready is None or jobs is None:
             jobs = optimizer._jobs()
             ready = self._ready[kind] = _Ready(optimizer, jobs, request)
-        found = StepSums() if kind else None
+        found = StepSums() if request is not None and request.measure else None
         by_place = {job.place: job for job in jobs}
         reached = {job.place: _count(job, ready.counters.get(job.place)) for job in jobs}
         for launch in ready.launches:
-            _run(optimizer, launch, by_place, reached, found)
+            _run(optimizer, launch, by_place, reached, request, found)
         for job in jobs:
             _step_eagerly(optimizer, job, reached[job.place], ready.eager[job.place], request, found)
         return found
@@ -272,7 +289,8 @@ def _add(
             if layout
             else cpu.Layout(*cpu.MEAN_KEPT, raw=False)
         )
-    program = devices.backend(device).program(job.rule, dtype, bool(part.kept), streams)
+    chosen_sums = request.chosen if streams and request else None
+    program = devices.backend(device).program(job.rule, dtype, bool(part.kept), streams, chosen_sums)
     captured = bool(job.group["capturable"]) and request is None
     key = program, device, captured
     launches.setdefault(key, _Launch(*key)).add(part, owners, columns)
@@ -288,6 +306,7 @@ def _run(
     launch: _Launch,
     jobs: Mapping[int, Job],
     reached: Mapping[int, Sequence[int]],
+    request: Request | None,
     found: StepSums | None,
 ) -> None:
     """Step the tensors of a launch."""
@@ -305,7 +324,7 @@ def _run(
         if job.group["capturable"]:  # a step that is observed waits for the device
             job = job._replace(hyper={name: moments.number(value) for name, value in job.hyper.items()})
             ts = list(map(int, torch.stack(job.steps).tolist())) if job.steps else ts
-        pairs = _numbers(optimizer, launch.program, part, job, ts, found is not None)
+        pairs = _numbers(optimizer, launch.program, part, job, ts, request)
         shared += [array for array, _ in pairs]
         measured += [n for _, n in pairs if n is not None]
     counted = launch.backend.launch(launch.program, launch.batch, torch.cat(shared) if launch.captured else shared)
@@ -313,12 +332,13 @@ def _run(
         for average in part.kept:
             average.t += 1
     if counted is not None and found is not None:
-        found.measured.append(Measured(launch.owners, measured, launch.program.terms, counted))
+        program = launch.program
+        found.measured.append(Measured(launch.owners, measured, program.chosen, program.starts, counted))
     torch.autograd.graph.increment_version(launch.changed)
 
 
 def _numbers(
-    optimizer: Any, program: cpu.Program, part: _Part, job: Job, reached: Sequence[int], measures: bool
+    optimizer: Any, program: cpu.Program, part: _Part, job: Job, reached: Sequence[int], request: Request | None
 ) -> Sequence[tuple[Any, moments.Numbers | None]]:
     """For each tensor of a part, the program's shared numbers and those of its statistics."""
     ts = part.of(reached)
@@ -330,8 +350,9 @@ def _numbers(
         if part.kept:
             inputs["number.weight"] = averages.ema_weight(beta, samples)
         found = None
-        if measures:
+        if program.measures and request is not None:
             found = moments.numbers(optimizer, job.group, part.layout, beta, samples if part.kept else t)
+            found = found._replace(clip=request.clip)
             inputs |= cpu.named(found.shared())
         return program.shared(inputs), found
 
@@ -362,12 +383,12 @@ def _step_eagerly(
     """Step the chosen tensors with torch's operations."""
     if not chosen:
         return
-    if found is not None:
-        for i in chosen:
-            found.before[job.params[i]] = job.params[i].detach().clone()
-    if request is not None and _layout(job.rule) is None:
-        for i in chosen:
-            _let_in(request, job, i)
+    for asked in (part for part, about in _asked(job, chosen, request) if about is not None):
+        if found is not None:
+            found.before.update({job.params[i]: job.params[i].detach().clone() for i in asked})
+        if request is not None and _layout(job.rule) is None:
+            for i in asked:
+                _let_in(request, job, i)
 
     @cache
     def scalars(t: int) -> Mapping[str, float]:

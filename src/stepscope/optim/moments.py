@@ -45,7 +45,9 @@ class Numbers(NamedTuple):
     lr.  eps: 0 where the optimizer adds none to sqrt(v).  decay: lr * weight_decay if decoupled, else 0.
     raw: as in Layout, with the bias corrections to divide by.  correction: `averages.variance_correction`, odds:
     `averages.noise_odds` of the mean's decay rate.
-    flip: the averages are of -g, because the optimizer ascends.
+    flip: the averages are of -g, because the optimizer ascends.  ascends: it does, whatever the averages are of.
+    coupled: the weight decay that the optimizer adds to the gradient.  clip: as in `statistics.Numbers`.
+    betas, t: decay rates of the averages, and how many gradients they hold.
     """
 
     lr: float
@@ -57,16 +59,25 @@ class Numbers(NamedTuple):
     correction: float
     odds: float
     flip: bool
+    ascends: bool = False
+    coupled: float = 0.0
+    clip: float = 0.0
+    betas: tuple[float, float] = (0.0, 0.0)
+    t: int = 1
 
     def shared(self) -> definition.Numbers:
         """As the statistics want them."""
         return definition.Numbers(
             ascent=-1.0 if self.flip else 1.0,
+            downhill=1.0 if self.ascends and not self.flip else -1.0,
             mean_scale=1 / self.mean_correction,
             second_scale=1 / self.second_correction,
             per_lr=1 / self.lr if self.lr else 0.0,
             eps=self.eps,
             decay=self.decay,
+            coupled=self.coupled,
+            odds=self.odds,
+            clip=self.clip,
         )
 
 
@@ -94,17 +105,21 @@ def numbers(optimizer: Any, group: Mapping[str, Any], layout: Layout | None, bet
     """The numbers of a tensor whose averages hold t samples; `beta` is used where the optimizer keeps no averages."""
     decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, DECOUPLED))
     lr = number(group["lr"])
-    decay = lr * number(group.get("weight_decay", 0.0)) if decoupled else 0.0
+    weight_decay = number(group.get("weight_decay", 0.0))
+    decay, coupled = (lr * weight_decay, 0.0) if decoupled else (0.0, weight_decay)
+    ascends = bool(group.get("maximize", False))
     eps, flip, raw = 0.0, False, False
     mean_beta = second_beta = beta
     if layout is not None:
-        flip, raw = bool(group.get("maximize", False)), layout.raw
+        flip, raw = ascends, layout.raw
         if raw:
             mean_beta, second_beta = map(number, group[layout.decay])
             eps = number(group.get("eps", eps))
         else:
             mean_beta = second_beta = number(group[layout.decay])
-    return Numbers(lr, eps, decay, raw, *_corrections(raw, mean_beta, second_beta, t), flip)
+    corrections = _corrections(raw, mean_beta, second_beta, t)
+    betas = (mean_beta, second_beta)
+    return Numbers(lr, eps, decay, raw, *corrections, flip, ascends, coupled, betas=betas, t=t)
 
 
 @functools.lru_cache(maxsize=64)

@@ -5,6 +5,7 @@ optimizer.step()
 optimizer.step_sums                      after it: None if nothing was asked for
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from stepscope.optim.backends.cpu import Counted
 from stepscope.optim.moments import Numbers
+from stepscope.rules.statistics import PLAIN, Selection
 
 __all__ = ["Average", "Measured", "Request", "StepSums"]
 
@@ -40,20 +42,27 @@ class Request:
 
     measure: fill `step_sums`.  beta: decay rate of the averages of the raw gradients that are kept beside a rule which
     does not keep both itself.  averages: these, by parameter; the step makes what is missing and lets each gradient in.
+    chosen: the sums and histograms to measure.  clip: the size from which on a gradient's coordinate counts as clipped.
+    only: the parameters it is about; None for all.
     """
 
     measure: bool
     beta: float = 0.9
     averages: dict[Tensor, Average] = field(default_factory=dict)
+    chosen: Selection = PLAIN
+    clip: float = 0.0
+    only: Container[Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Tensors that were measured together: terms[j] names counted.sums[:, j], numbers[i] belongs to tensors[i]."""
+    """Tensors that were measured together: chosen.terms[j] names counted.sums[:, j], chosen.histograms[h] what is
+    counted from starts[h] on; numbers[i] belongs to tensors[i]."""
 
     tensors: list[Tensor]
     numbers: list[Numbers]
-    terms: tuple[str, ...]
+    chosen: Selection
+    starts: tuple[int, ...]
     counted: Counted
 
 

@@ -1,29 +1,34 @@
 """Around a step: which tensors had a gradient, the averages that belong to it, and what was measured.
 
 An optimizer that can measure its own steps (`optim.sums`) is asked to; every other one's weights are kept before a step
-and compared after it.
+and compared after it. Of sharded tensors each process measures its part (`scope.sharded`).
 """
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+from stepscope.optim.backends.eager import is_distributed, local, local_like
 from stepscope.optim.moments import Layout, Numbers, kept_by_optimizer, numbers, own_beta
+from stepscope.optim.shards import extent
 from stepscope.optim.sums import Average, Request, StepSums
-from stepscope.scope.reduce import Observed, Sums, reduce
+from stepscope.rules.statistics import PLAIN, Selection, bins_of
+from stepscope.scope.reduce import Observed, Packed, Reducer
+from stepscope.scope.series import WIDTHS, Series
 from stepscope.scope.shadow import Sample, Shadow
+from stepscope.scope.sharded import Form, Peers, agreed, joined, sharded, totals
 
 __all__ = ["Observer", "Seen"]
 
-log = logging.getLogger("stepscope.scope")
-
 
 class Seen(NamedTuple):
-    """A tensor with a gradient, what the optimizer keeps for it, and where in that its averages are, if they are."""
+    """A tensor with a gradient, what the optimizer keeps for it, and where in that its averages are, if they are.
+
+    g: the part of the gradient that belongs to the part of the tensor that is here.
+    """
 
     p: Tensor
     g: Tensor
@@ -35,60 +40,167 @@ class Seen(NamedTuple):
 class Observer:
     """Knows the averages of every tensor of an optimizer, and keeps those that the optimizer does not.
 
+    chosen: the sums to measure.  clip: the size from which on a gradient's coordinate counts as clipped, 0 for none.
+    only: the tensors to look at; None for all.  follows: compare each step with those before it.
+    writes: whether this process reports; another one only measures its part of sharded tensors.  setup: what has to be
+    the same in the processes that hold the other parts.
+
     settled: the optimizer keeps all of them, so that steps which are not recorded need no look.
+    steps: taken so far.  depth: of calls of `step` that are running.  recording: whether this step is measured.
     """
 
-    def __init__(self, optimizer: Optimizer, beta: float) -> None:
-        self._optimizer, self._beta = optimizer, beta
-        self._shadow = Shadow()
-        self._refused = False
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        beta: float,
+        chosen: Selection = PLAIN,
+        clip: float = 0.0,
+        only: Container[Tensor] | None = None,
+        follows: bool = False,
+    ) -> None:
+        self.optimizer = optimizer
+        self.writes, self.setup = True, ""
+        self._follows = follows
+        self._beta, self._clip, self._only = beta, clip, only
+        self.steps = self.depth = 0
+        self.recording = self.settled = False
+        self._reducer = Reducer(chosen)
         self._asks = hasattr(optimizer, "request_sums")
+        further = WIDTHS if follows else {}
+        self._form = Form(len(chosen.terms), sum(map(bins_of, chosen.histograms)), further)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of everything that belongs to the steps so far."""
+        self.depth, self.recording, self.settled = 0, False, False
+        self._shadow = Shadow()
         self._averages: dict[Tensor, Average] = {}
         self._weights: dict[Tensor, Tensor] = {}
-        self.settled = False
+        self._series = Series(self._followed) if self._follows else None
+        self._peers, self._ready = Peers(self.setup), False
 
-    def before(self, recording: bool) -> None:
+    def _everything(self) -> Iterator[Tensor]:
+        """The tensors there are to look at."""
+        for p in (p for group in self.optimizer.param_groups for p in group["params"]):
+            if (p.requires_grad or p.grad is not None) and (self._only is None or p in self._only):
+                yield p
+
+    def _followed(self) -> Iterator[Tensor]:
+        """The same ones in every process: which coordinates are sampled depends on the order."""
+        return (p for p in self._everything() if p.numel())
+
+    def looks_at(self, p: Tensor) -> bool:
+        """Whether this is one of the tensors to look at."""
+        return self._only is None or p in self._only
+
+    def __contains__(self, p: object) -> bool:
+        """Whether this process measures a tensor, or its part of it."""
+        return (self._only is None or p in self._only) and (self.writes or is_distributed(p))
+
+    @property
+    def looks_on(self) -> bool:
+        """Whether there is nothing to do here: another process reports, and nothing is sharded."""
+        return not self.writes and not any(map(is_distributed, self._everything()))
+
+    def agree(self) -> None:
+        """Record a step in all processes that hold parts, if any of them wishes to. Each has to ask."""
+        parts = sharded(list(self._everything()))
+        if parts and self._peers.complete(parts):
+            self.recording = agreed(parts, self.recording)
+
+    def before(self) -> None:
         """Prepare for a step."""
-        self._weights = {}
+        self._weights, self._ready = {}, False
         if self._asks:
-            if recording or not self.settled:
-                self._optimizer.request_sums(Request(recording, self._beta, self._averages))  # type: ignore[attr-defined]
-        elif recording:
-            everything = (p for group in self._optimizer.param_groups for p in group["params"])
-            self._weights = {p: p.detach().clone() for p in everything if p.requires_grad or p.grad is not None}
+            if self.recording or not self.settled:
+                only = self if self._only is not None or not self.writes else None
+                request = Request(self.recording, self._beta, self._averages, self._reducer.chosen, self._clip, only)
+                self.optimizer.request_sums(request)  # type: ignore[attr-defined]
+        elif self.recording:
+            self._weights = {p: local(p).detach().clone() for p in self._everything() if p in self}
+        if self._series is not None:
+            self._series.before()
+        self._ready = True
 
-    def after(self, recording: bool) -> tuple[list[Tensor], Sums] | None:
+    @property
+    def idle(self) -> bool:
+        """Whether a step that is not recorded needs no look."""
+        return self.settled and self._series is None
+
+    def skipped(self) -> None:
+        """The step that is over has changed nothing."""
+        self._weights = {}
+        if self._series is not None:
+            self._series.skip()
+        parts = sharded(list(self._everything())) if self.recording else []
+        if parts and self._peers.complete(parts):  # for one that sees it otherwise
+            totals(parts, [], self._form.nothing(), self._form)
+
+    def after(self) -> tuple[list[Tensor], Packed] | None:
         """What a recorded step was made of: the tensors that were measured, and their sums.
 
         Lets its gradients into the averages in any case.
+        Raises: PeerFailed if another process failed to measure its part.
         """
+        parts = sharded(list(self._everything())) if self.recording else []
+        together = bool(parts) and self._peers.complete(parts)
+        try:
+            found = self._here()
+            if self.recording and not self._ready:
+                raise RuntimeError("the weights before the step could not be kept")
+        except Exception:
+            if together:
+                totals(parts, [], None, self._form)
+            raise
+        if not parts:
+            return found
+        tensors, packed = found or ([], self._form.nothing())
+        alone = [p for p in tensors if p not in set(parts)]
+        mine = _only(alone, tensors, packed)
+        if not together:
+            return (alone, mine) if alone else None
+        whole, summed = totals(parts, tensors, packed, self._form)
+        return [*alone, *whole], joined([mine, summed])
+
+    def _here(self) -> tuple[list[Tensor], Packed] | None:
+        """What this process measured."""
+        if self._series is not None:
+            self._series.after()
+        found = self._measured() if self.recording or not self.settled else None
+        if found is None or self._series is None:
+            return found
+        tensors, packed = found
+        return tensors, packed._replace(further=self._series.sums(tensors))
+
+    def _measured(self) -> tuple[list[Tensor], Packed] | None:
         weights, self._weights = self._weights, {}
         if not self._asks:
             seen = self.update()
-            observed = self.observed(seen, weights) if recording else {}
-            return (list(observed), reduce(list(observed.values()))) if observed else None
-        result: StepSums | None = self._optimizer.step_sums  # type: ignore[attr-defined]
-        self.settled = not self._averages and any(p in self._optimizer.state for p in self._with_gradients())
+            observed = self.observed(seen, weights) if self.recording else {}
+            return (list(observed), self._reducer.reduce(list(observed.values()))) if observed else None
+        result: StepSums | None = self.optimizer.step_sums  # type: ignore[attr-defined]
+        self.settled = not self._averages and any(p in self.optimizer.state for p in self._with_gradients())
         if result is None:
             return None
         seen = [self._seen(p, group) for p, group in self._with_gradients().items() if p in result.before]
-        observed = self.observed([s for s in seen if self._whole(s.p)], result.before)
-        fused = [part for part in result.measured if all(map(self._whole, part.tensors))]
-        tensors = [*observed, *(p for part in fused for p in part.tensors)]
-        return (tensors, reduce(list(observed.values()), fused)) if tensors else None
+        observed = self.observed(seen, {p: local(before) for p, before in result.before.items()})
+        tensors = [*observed, *(p for part in result.measured for p in part.tensors)]
+        return (tensors, self._reducer.reduce(list(observed.values()), result.measured)) if tensors else None
 
     def _with_gradients(self) -> dict[Tensor, Mapping[str, Any]]:
-        groups = self._optimizer.param_groups
-        return {p: group for group in groups for p in group["params"] if p.grad is not None and p.numel()}
+        groups = self.optimizer.param_groups
+        found: dict[Tensor, Mapping[str, Any]] = {
+            p: group for group in groups for p in group["params"] if p.grad is not None and p.numel()
+        }
+        return found if self._only is None and self.writes else {p: group for p, group in found.items() if p in self}
 
     def _seen(self, p: Tensor, group: Mapping[str, Any]) -> Seen:
-        assert p.grad is not None
-        state = self._optimizer.state.get(p, {})
-        return Seen(p, p.grad, group, state, kept_by_optimizer(state, group, p))
+        state = self.optimizer.state.get(p, {})
+        return Seen(p, local_like(p.grad, p), group, state, kept_by_optimizer(state, group, p))
 
     def update(self) -> list[Seen]:
         """Let the step's gradients enter the shadow averages.  Returns the tensors that had one."""
-        seen = [self._seen(p, group) for p, group in self._with_gradients().items() if self._whole(p)]
+        seen = [self._seen(p, group) for p, group in self._with_gradients().items()]
         samples = {s.p: Sample(s.g, self._shadow_beta(s)) for s in seen if s.layout is None}
         if samples:
             self._shadow.update(samples)
@@ -99,15 +211,6 @@ class Observer:
         beta = own_beta(s.state, s.group)
         return self._beta if beta is None else beta
 
-    def _whole(self, p: Tensor) -> bool:
-        """Whether all of the tensor is here. Sums over a shard would pass for sums over the tensor."""
-        if not hasattr(p, "to_local"):
-            return True
-        if not self._refused:
-            self._refused = True
-            log.warning("sharded parameters (DTensor) are not measured")
-        return False
-
     def observed(self, seen: Sequence[Seen], weights: Mapping[Tensor, Tensor]) -> dict[Tensor, Observed]:
         """What `reduce` measures, by tensor; `weights` are those before the step."""
         shadows: Mapping[Tensor, Any] = self._averages if self._asks else self._shadow.averages()
@@ -115,20 +218,36 @@ class Observer:
         shared: dict[Any, Numbers] = {}  # reading a step size may wait for a device: once for all tensors of a group
         found = {}
         for s in seen:
-            before = weights.get(s.p)
-            if before is None or before.shape != s.p.shape:
+            before, after = weights.get(s.p), local(s.p)
+            if before is None or before.shape != after.shape:
                 continue
             if s.layout:
-                mean, second, beta, t = s.state[s.layout.mean], s.state[s.layout.second], self._beta, counts[s.p]
+                mean, second = (local_like(s.state[name], s.p) for name in s.layout[:2])
+                beta, t = self._beta, counts[s.p]
             else:
                 average = shadows[s.p]
                 mean, second, beta, t = average.m, average.S, average.beta, average.t
             if t > 0:
                 key = (id(s.group), s.layout, beta, t)
                 if key not in shared:
-                    shared[key] = numbers(self._optimizer, s.group, s.layout, beta, t)
-                found[s.p] = Observed(s.g, mean, second, before, s.p, shared[key])
+                    found_numbers = numbers(self.optimizer, s.group, s.layout, beta, t)
+                    shared[key] = found_numbers._replace(clip=self._clip) if self._clip else found_numbers
+                part = extent(s.p) if is_distributed(s.p) else None
+                found[s.p] = Observed(s.g, mean, second, before, after, shared[key], part)
         return found
+
+
+def _only(chosen: list[Tensor], tensors: Sequence[Tensor], packed: Packed) -> Packed:
+    """The rows of the chosen ones of the measured tensors."""
+    place = {p: i for i, p in enumerate(tensors)}
+    rows = [place[p] for p in chosen]
+    return Packed(
+        packed.sums[rows],
+        packed.counts[rows],
+        [packed.numbers[i] for i in rows],
+        [packed.numel[i] for i in rows],
+        {name: values[rows] for name, values in packed.further.items()},
+    )
 
 
 def _sample_counts(seen: Sequence[Seen]) -> dict[Tensor, int]:
@@ -136,7 +255,7 @@ def _sample_counts(seen: Sequence[Seen]) -> dict[Tensor, int]:
     counts = {}
     remote: dict[torch.device, dict[Tensor, Tensor]] = {}
     for s in seen:
-        step = s.state.get("step", s.group.get("step"))
+        step = local(s.state.get("step", s.group.get("step")))
         if isinstance(step, Tensor) and step.device.type != "cpu":
             remote.setdefault(step.device, {})[s.p] = step.reshape(())
         else:

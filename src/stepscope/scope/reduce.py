@@ -6,7 +6,11 @@ summed in its own dtype, pieces are added up in float64 in their order: how many
 threads work on it, changes no bit. All rows of a device come to the host in one transfer.
 """
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,26 +18,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stepscope.graph.numpy_namespace import NUMPY
 from stepscope.optim.backends import cpu
 from stepscope.optim.backends.eager import TORCH
 from stepscope.optim.moments import Numbers, flat, real_dtype
+from stepscope.optim.shards import Extent, size
 from stepscope.optim.sums import Measured
-from stepscope.rules.statistics import BINS, EVERYWHERE, HISTOGRAMS, SAMPLE_BLOCK, Step, period, statistics
-from stepscope.rules.statistics import Numbers as Shared
+from stepscope.rules.statistics import EVERYWHERE, PLAIN, SAMPLE_BLOCK, Selection, Step, bins_of, period, statistics
 
-__all__ = ["Observed", "Sums", "reduce"]
+__all__ = ["Observed", "Packed", "Reducer", "Sums", "named", "reduce"]
 
 Sums = Mapping[str, NDArray[np.float64]]
 
 CPU_PIECE = 1 << 14  # elements: the 30 temporaries of 64 kB fit into a core's cache and come from malloc's heap
 DEVICE_PIECE = 1 << 21  # elsewhere the number of operations counts
-NAMES = tuple(statistics(NUMPY, Step(*[1.0] * len(Step._fields)), Shared(), raw=True).sums)
-WIDTH = len(HISTOGRAMS) * BINS
+FRAMES = 8  # kept: a run has few sets of tensors with a gradient
 
 
 class Observed(NamedTuple):
-    """One tensor at one step: gradient, the two averages as they are kept, weights before and after the step."""
+    """One tensor at one step: gradient, the two averages as they are kept, weights before and after the step.
+
+    extent: of what it is a part, where it is one.
+    """
 
     g: Tensor
     mean: Tensor
@@ -41,74 +46,182 @@ class Observed(NamedTuple):
     before: Tensor
     after: Tensor
     numbers: Numbers
+    extent: Extent | None = None
 
 
-def reduce(tensors: Sequence[Observed], fused: Sequence[Measured] = ()) -> Sums:
-    """Sums by name: arrays with one entry a tensor, histograms with one row a tensor. Call it without gradients.
+class Packed(NamedTuple):
+    """What a step measured, a row a tensor: sums[row, term], counts[row, ...] of all histograms end to end.
 
-    tensors: measured here.  fused: measured by the step itself; their entries come after these.
-    Besides the sums of `statistics`: numel, the coordinates there are; lr, eps, correction, odds.
+    further: other additive sums, by name.
     """
-    sums, counts = np.zeros((len(tensors), len(NAMES))), np.zeros((len(tensors), WIDTH))
-    compiled = [i for i, o in enumerate(tensors) if _fit(o)]
-    for chosen, measure in (
-        (compiled, _compiled),
-        ([i for i in range(len(tensors)) if i not in set(compiled)], _eager),
-    ):
-        if chosen:
-            sums[chosen], counts[chosen] = measure([tensors[i] for i in chosen])
-    numbers = [o.numbers for o in tensors]
-    numel = [_size(o.after) for o in tensors]
-    for part in fused:
-        order = [part.terms.index(name) for name in NAMES]
-        sums = np.concatenate([sums, part.counted.sums[:, order]])
-        counts = np.concatenate([counts, part.counted.counts.reshape(-1, WIDTH)])
-        numbers += part.numbers
-        numel += list(map(_size, part.tensors))
-    found = dict(zip(NAMES, sums.T, strict=True))
-    for i, name in enumerate(HISTOGRAMS):
-        found[name] = counts[:, i * BINS :][:, :BINS]
-    found["numel"] = np.array(numel, float)
-    for name in ("lr", "eps", "correction", "odds"):
-        found[name] = np.array([getattr(n, name) for n in numbers])
+
+    sums: NDArray[np.float64]
+    counts: NDArray[Any]
+    numbers: list[Numbers]
+    numel: list[int]
+    further: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
+
+
+def named(parts: Sequence[Packed], chosen: Selection) -> Sums:
+    """Sums by name: arrays with one entry a tensor, histograms with one row a tensor; several steps end to end.
+
+    Besides the chosen ones: numel, the coordinates there are, and of each tensor's `moments.Numbers` lr, eps,
+    correction, odds, clip, decay, coupled, t, and beta1, beta2 where the optimizer keeps raw averages, else NaN.
+    """
+    sums = np.concatenate([part.sums for part in parts])
+    counts = np.concatenate([part.counts for part in parts])
+    numbers = [n for part in parts for n in part.numbers]
+    found = dict(zip(chosen.terms, sums.T, strict=True))
+    for name, (start, stop) in zip(chosen.histograms, itertools.pairwise(_starts(chosen)), strict=True):
+        found[name] = counts[:, start:stop]
+    found["numel"] = np.array([n for part in parts for n in part.numel], float)
+    for name in _NUMBERS:
+        found[name] = np.array([getattr(n, name) for n in numbers], float)
+    for i, name in enumerate(("beta1", "beta2")):
+        found[name] = np.array([n.betas[i] if n.raw else math.nan for n in numbers])
+    for name in parts[0].further:
+        found[name] = np.concatenate([part.further[name] for part in parts])
     return found
 
 
-def _size(p: Tensor) -> int:
-    return p.numel() * (2 if p.is_complex() else 1)
+_NUMBERS = ("lr", "eps", "correction", "odds", "clip", "decay", "coupled", "t")
+
+
+@cache
+def _starts(chosen: Selection) -> tuple[int, ...]:
+    """Where each histogram begins in a row of counts, and where the last one ends."""
+    return (0, *itertools.accumulate(map(bins_of, chosen.histograms)))
+
+
+def reduce(tensors: Sequence[Observed], fused: Sequence[Measured] = (), chosen: Selection = PLAIN) -> Sums:
+    """The sums of one step by name; see `Reducer` and `named`."""
+    return named([Reducer(chosen).reduce(tensors, fused)], chosen)
+
+
+class Reducer:
+    """Measures the chosen sums and histograms of step after step."""
+
+    def __init__(self, chosen: Selection = PLAIN) -> None:
+        self.chosen = chosen
+        self._frames: dict[Any, cpu.Frame] = {}
+
+    def reduce(self, tensors: Sequence[Observed], fused: Sequence[Measured] = ()) -> Packed:
+        """What a step was made of. Call it without gradients.
+
+        tensors: measured here.  fused: measured by the step itself; their rows come after these.
+        """
+        terms, width = len(self.chosen.terms), _starts(self.chosen)[-1]
+        sums, counts = np.zeros((len(tensors), terms)), np.zeros((len(tensors), width), np.int32)
+        fit = [_fit(o) if o.after.numel() else None for o in tensors]  # a shard may be empty
+        for kind, measure in ((True, self._compiled), (False, self._eager)):
+            chosen = [i for i, fits in enumerate(fit) if fits is kind]
+            if len(chosen) == len(tensors) > 0:
+                sums, counts = measure(tensors)
+            elif chosen:
+                sums[chosen], counts[chosen] = measure([tensors[i] for i in chosen])
+        numbers = [o.numbers for o in tensors]
+        numel = [size(o.after) for o in tensors]
+        for part in fused:
+            assert part.chosen == self.chosen
+            sums = np.concatenate([sums, part.counted.sums])
+            counts = np.concatenate([counts, self._closed(part.counted.counts, part.starts)])
+            numbers += part.numbers
+            numel += list(map(size, part.tensors))
+        return Packed(sums, counts, numbers, numel)
+
+    def _closed(self, counts: NDArray[np.int32], starts: Sequence[int]) -> NDArray[np.int32]:
+        """A copy of a kernel's counts without the gaps between the histograms."""
+        parts = [counts[:, a : a + bins_of(name)] for a, name in zip(starts, self.chosen.histograms, strict=False)]
+        return np.concatenate(parts, 1) if parts else counts.copy()
+
+    # --- one compiled pass --------------------------------------------------------------------------------------------
+
+    def _compiled(self, tensors: Sequence[Observed]) -> tuple[Any, Any]:
+        """Sums and counts, a row a tensor."""
+        alike: dict[cpu.Program, list[int]] = {}
+        for i, o in enumerate(tensors):
+            program = cpu.measuring(o.after.dtype, o.mean.dtype, o.numbers.raw, self.chosen)
+            alike.setdefault(program, []).append(i)
+        if len(alike) == 1:
+            (program,) = alike
+            return self._launched(program, tensors)
+        shape = len(tensors), len(self.chosen.terms)
+        sums, counts = np.zeros(shape), np.zeros((len(tensors), _starts(self.chosen)[-1]), np.int32)
+        for program, places in alike.items():
+            sums[places], counts[places] = self._launched(program, [tensors[i] for i in places])
+        return sums, counts
+
+    def _launched(self, program: cpu.Program, tensors: Sequence[Observed]) -> tuple[Any, Any]:
+        sizes, extents = tuple(size(o.after) for o in tensors), tuple(_extent(o)[:2] for o in tensors)
+        frame = self._frames.get((program, sizes, extents))
+        if frame is None:
+            if len(self._frames) >= FRAMES:
+                self._frames.clear()
+            frame = self._frames[program, sizes, extents] = cpu.Frame(sizes, len(Step._fields), extents)
+        columns = [[_dense(x) for x in o[:5]] for o in tensors]  # kept until the kernel has run
+        frame.table[:, 1:] = [[x.data_ptr() for x in column] for column in columns]
+        shared = {n: program.shared(cpu.named(n.shared())) for n in {o.numbers for o in tensors}}
+        counted = cpu.launch(program, frame, [shared[o.numbers] for o in tensors])
+        assert counted is not None
+        return counted.sums.copy(), self._closed(counted.counts, program.starts)
+
+    # --- torch's operations -------------------------------------------------------------------------------------------
+
+    def _eager(self, tensors: Sequence[Observed]) -> tuple[Any, Any]:
+        """Sums and counts, a row a tensor."""
+        sums = np.zeros((len(tensors), len(self.chosen.terms)))
+        counts = np.zeros((len(tensors), _starts(self.chosen)[-1]))
+        for sampled in (False, True):
+            kinds: dict[torch.device, dict[tuple[torch.dtype, Numbers], dict[int, list[Tensor]]]] = {}
+            for i, o in enumerate(tensors):
+                columns, part = _columns(o), _extent(o)
+                every = period(part.whole)
+                if not sampled and every == 1:
+                    continue  # what is measured everywhere comes with the sample
+                fields = [_sample(x, every, part.start) for x in columns] if sampled else columns
+                kinds.setdefault(o.after.device, {}).setdefault((real_dtype(o.after), o.numbers), {})[i] = fields
+            for device, by_kind in kinds.items():
+                found, counted = _measured(len(tensors), device, by_kind, self.chosen)
+                if sampled:
+                    whole = np.array([period(_extent(o).whole) == 1 for o in tensors])
+                    sums[:, EVERYWHERE:] += found[:, EVERYWHERE:]
+                    sums[whole, :EVERYWHERE] += found[whole, :EVERYWHERE]
+                    counts += counted
+                else:
+                    sums[:, :EVERYWHERE] += found[:, :EVERYWHERE]
+        return sums, counts
+
+
+def _extent(o: Observed) -> Extent:
+    return o.extent or Extent(0, size(o.after))
 
 
 def _columns(o: Observed) -> list[Tensor]:
-    return [flat(x, o.after.device) for x in (o.g, o.mean, o.second, o.before, o.after)]
+    return [flat(x, o.after.device) for x in o[:5]]
 
 
-# --- one compiled pass ------------------------------------------------------------------------------------------------
+def _dense(x: Tensor) -> Tensor:
+    """The same tensor if its memory is what `flat` would be a view of, else that."""
+    simple = x.layout is torch.strided and x.is_contiguous() and not x.is_neg()
+    return x if simple and not x.is_complex() else flat(x, x.device)
 
 
 def _fit(o: Observed) -> bool:
     """Whether a kernel can measure this tensor: on the CPU, in formats it knows."""
-    kinds = {t.dtype for t in (o.g, o.before, o.after)}, {t.dtype for t in (o.mean, o.second)}
+    g, mean, second, before, after = o[:5]
     return (
-        cpu.available()
-        and all(len(kind) == 1 and kind <= cpu.FORMATS for kind in kinds)
-        and all(t.device.type == "cpu" and not hasattr(t, "_local_tensor") for t in o[:5])
+        after.dtype in cpu.FORMATS
+        and mean.dtype in cpu.FORMATS
+        and g.dtype == before.dtype == after.dtype
+        and mean.dtype == second.dtype
+        and g.is_cpu
+        and mean.is_cpu
+        and second.is_cpu
+        and before.is_cpu
+        and after.is_cpu
+        and not any(hasattr(t, "_local_tensor") for t in o[:5])
+        and cpu.available()
     )
-
-
-def _compiled(tensors: Sequence[Observed]) -> tuple[Any, Any]:
-    """Sums and counts, a row a tensor."""
-    sums, counts = np.zeros((len(tensors), len(NAMES))), np.zeros((len(tensors), WIDTH))
-    alike: dict[cpu.Program, list[int]] = {}
-    for i, o in enumerate(tensors):
-        alike.setdefault(cpu.measuring(o.after.dtype, o.mean.dtype, o.numbers.raw), []).append(i)
-    for program, chosen in alike.items():
-        streams = list(zip(*[_columns(tensors[i]) for i in chosen], strict=True))
-        shared = {n: program.shared(cpu.named(n.shared())) for n in {tensors[i].numbers for i in chosen}}
-        counted = cpu.launch(program, cpu.Batch(streams), [shared[tensors[i].numbers] for i in chosen])
-        assert counted is not None
-        sums[chosen] = counted.sums[:, [program.terms.index(name) for name in NAMES]]
-        counts[chosen] = counted.counts.reshape(-1, WIDTH)
-    return sums, counts
 
 
 # --- torch's operations -----------------------------------------------------------------------------------------------
@@ -122,56 +235,46 @@ class _Piece(NamedTuple):
     stop: int
 
 
-def _eager(tensors: Sequence[Observed]) -> tuple[Any, Any]:
-    """Sums and counts, a row a tensor."""
-    sums, counts = np.zeros((len(tensors), len(NAMES))), np.zeros((len(tensors), WIDTH))
-    for sampled in (False, True):
-        kinds: dict[torch.device, dict[tuple[torch.dtype, Numbers], dict[int, list[Tensor]]]] = {}
-        for i, o in enumerate(tensors):
-            columns, every = _columns(o), period(_size(o.after))
-            if not sampled and every == 1:
-                continue  # what is measured everywhere comes with the sample
-            fields = [_sample(x, every) for x in columns] if sampled else columns
-            kinds.setdefault(o.after.device, {}).setdefault((real_dtype(o.after), o.numbers), {})[i] = fields
-        for device, by_kind in kinds.items():
-            found, counted = _measured(len(tensors), device, by_kind)
-            if sampled:
-                whole = np.array([period(_size(o.after)) == 1 for o in tensors])
-                sums[:, EVERYWHERE:] += found[:, EVERYWHERE:]
-                sums[whole, :EVERYWHERE] += found[whole, :EVERYWHERE]
-                counts += counted
-            else:
-                sums[:, :EVERYWHERE] += found[:, :EVERYWHERE]
-    return sums, counts
-
-
-def _sample(x: Tensor, every: int) -> Tensor:
-    """Every how manyth block of a flat tensor, end to end."""
+def _sample(x: Tensor, every: int, start: int = 0) -> Tensor:
+    """Every how manyth block of a flat tensor that begins at `start`, end to end."""
     if every == 1:
         return x
-    whole = x.numel() // SAMPLE_BLOCK
-    blocks = x[: whole * SAMPLE_BLOCK].view(whole, SAMPLE_BLOCK)[::every].reshape(-1)
-    return torch.cat([blocks, x[whole * SAMPLE_BLOCK :]]) if whole % every == 0 else blocks
+    parts = []
+    first, head = divmod(start, SAMPLE_BLOCK)
+    if head:  # the rest of a block that began elsewhere
+        head = min(SAMPLE_BLOCK - head, x.numel())
+        parts += [x[:head]] if first % every == 0 else []
+        first += 1
+    whole = (x.numel() - head) // SAMPLE_BLOCK
+    end = head + whole * SAMPLE_BLOCK
+    parts.append(x[head:end].view(whole, SAMPLE_BLOCK)[-first % every :: every].reshape(-1))
+    if (first + whole) % every == 0:
+        parts.append(x[end:])
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _measured(
-    rows: int, device: torch.device, by_kind: Mapping[tuple[torch.dtype, Numbers], Mapping[int, Sequence[Tensor]]]
+    rows: int,
+    device: torch.device,
+    by_kind: Mapping[tuple[torch.dtype, Numbers], Mapping[int, Sequence[Tensor]]],
+    chosen: Selection,
 ) -> tuple[Any, Any]:
     """All sums and counts of the tensors of a device, which come to the host in one transfer."""
-    counts = torch.zeros(rows * WIDTH, device=device, dtype=torch.int64)
+    terms, width = len(chosen.terms), _starts(chosen)[-1]
+    counts = torch.zeros(rows * width, device=device, dtype=torch.int64)
     sums: list[Tensor] = []
     owners: list[int] = []
     for (dtype, numbers), fields in by_kind.items():
         for pieces in _blocks(fields, device):
             step = Step(*[_join(fields, pieces, field, dtype) for field in range(5)])
-            sums += _measure(step, numbers, pieces, counts)
+            sums += _measure(step, numbers, pieces, counts, chosen)
             owners += [piece.tensor for piece in pieces]
     wide = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
     packed = torch.cat([torch.stack(sums).to(wide).view(-1), counts.to(wide)]).cpu().numpy()
-    found, counted = np.split(packed, [len(sums) * len(NAMES)])
-    added = np.zeros((rows, len(NAMES)))
-    np.add.at(added, owners, found.reshape(-1, len(NAMES)))
-    return added, counted.reshape(-1, WIDTH)
+    found, counted = np.split(packed, [len(sums) * terms])
+    added = np.zeros((rows, terms))
+    np.add.at(added, owners, found.reshape(-1, terms))
+    return added, counted.reshape(rows, width)
 
 
 def _blocks(fields: Mapping[int, Sequence[Tensor]], device: torch.device) -> Iterator[list[_Piece]]:
@@ -200,14 +303,17 @@ def _join(fields: Mapping[int, Sequence[Tensor]], pieces: Sequence[_Piece], fiel
     return torch.cat([fields[i][field][start:stop] for i, start, stop in pieces]).to(dtype)
 
 
-def _measure(step: Step, numbers: Numbers, pieces: Sequence[_Piece], counts: Tensor) -> list[Tensor]:
+def _measure(step: Step, numbers: Numbers, pieces: Sequence[_Piece], counts: Tensor, chosen: Selection) -> list[Tensor]:
     """The sums of each piece; the places of its coordinates are counted in its tensor's part of `counts`."""
-    found = statistics(TORCH, step, numbers.shared(), raw=numbers.raw, inside=torch.ones_like(step.g))
+    inside = torch.ones_like(step.g)
+    found = statistics(TORCH, step, numbers.shared(), raw=numbers.raw, inside=inside, chosen=chosen)
     terms = torch.stack(list(found.sums.values()))
-    bins = torch.stack(list(found.bins.values())).long()
-    bins += BINS * torch.arange(len(HISTOGRAMS), device=bins.device).unsqueeze(1)
     sizes = [stop - start for _, start, stop in pieces]
-    starts = torch.tensor([WIDTH * piece.tensor for piece in pieces], device="cpu")
-    bins += starts.repeat_interleave(torch.tensor(sizes, device="cpu")).to(bins.device)
-    counts.scatter_add_(0, bins.view(-1), bins.new_ones(()).expand(bins.numel()))
+    if chosen.histograms:
+        bins = torch.stack(list(found.bins.values())).long()
+        starts = _starts(chosen)
+        bins += torch.tensor(starts[:-1], device="cpu").to(bins.device).unsqueeze(1)
+        firsts = torch.tensor([starts[-1] * piece.tensor for piece in pieces], device="cpu")
+        bins += firsts.repeat_interleave(torch.tensor(sizes, device="cpu")).to(bins.device)
+        counts.scatter_add_(0, bins.view(-1), bins.new_ones(()).expand(bins.numel()))
     return [part.sum(1) for part in torch.split(terms, sizes, 1)]

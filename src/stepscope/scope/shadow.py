@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stepscope.optim.backends.eager import TORCH
 from stepscope.optim.moments import flat, real_dtype
+from stepscope.optim.shards import size
 from stepscope.rules import averages
 
 __all__ = ["Average", "Sample", "Shadow"]
@@ -58,16 +59,16 @@ class _Pack:
 
     def split(self, samples: Mapping[Tensor, Sample]) -> "Iterator[_Pack]":
         """Packs of the tensors with and without a sample; tensors that changed their size are forgotten."""
-        same_size = all(_size(p) == size for p, size in zip(self.tensors, self.sizes, strict=True))
+        same_size = all(size(p) == n for p, n in zip(self.tensors, self.sizes, strict=True))
         if same_size and len({p in samples for p in self.tensors}) == 1:
             yield self
             return
-        kept = [(p, view) for p, view in self.views() if _size(p) == view.m.numel()]
+        kept = [(p, view) for p, view in self.views() if size(p) == view.m.numel()]
         for side in (True, False):
             views = {p: view for p, view in kept if (p in samples) is side}
             if views:
                 m, S = torch.cat([view.m for view in views.values()]), torch.cat([view.S for view in views.values()])
-                yield _Pack(list(views), [_size(p) for p in views], self.average._replace(m=m, S=S))
+                yield _Pack(list(views), [size(p) for p in views], self.average._replace(m=m, S=S))
 
 
 class Shadow:
@@ -95,15 +96,11 @@ def _new_packs(samples: Mapping[Tensor, Sample]) -> Iterator[_Pack]:
     alike: dict[tuple[torch.device, torch.dtype, float], list[list[Tensor]]] = {}
     for p, sample in samples.items():
         runs = alike.setdefault((p.device, real_dtype(p), sample.beta), [])
-        if not runs or sum(map(_size, runs[-1])) + _size(p) > BLOCK:
+        if not runs or sum(map(size, runs[-1])) + size(p) > BLOCK:
             runs.append([])
         runs[-1].append(p)
     for (device, dtype, beta), runs in alike.items():
         for tensors in runs:
-            sizes = [_size(p) for p in tensors]
+            sizes = [size(p) for p in tensors]
             m = torch.zeros(sum(sizes), device=device, dtype=dtype)
             yield _Pack(tensors, sizes, Average(m, torch.zeros_like(m), beta, 0))
-
-
-def _size(p: Tensor) -> int:
-    return p.numel() * (2 if p.is_complex() else 1)

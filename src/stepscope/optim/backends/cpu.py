@@ -22,16 +22,16 @@ from torch import Tensor
 
 from stepscope.graph import machine
 from stepscope.graph.expression import SYMBOLS, as_symbol, prepared, symbol, trace
-from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream, counts_width
+from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream
 from stepscope.rules import Rule
 from stepscope.rules.averages import welford
 from stepscope.rules.statistics import (
-    BINS,
     EVERYWHERE,
-    HISTOGRAMS,
     SAMPLE_BLOCK,
     Numbers,
+    Selection,
     Step,
+    bins_of,
     period,
     statistics,
 )
@@ -40,6 +40,7 @@ __all__ = [
     "FORMATS",
     "Batch",
     "Counted",
+    "Frame",
     "Layout",
     "Program",
     "are_counters",
@@ -151,12 +152,19 @@ def _where(condition: bool, a: Any, b: Any) -> Any:
 _HOST: Any = SimpleNamespace(sqrt=lambda x: x**0.5, abs=abs, where=_where, min=min, max=max)
 
 
-class Program:
-    """A kernel, the terms it sums up, in order, and the dtype of the numbers that all elements share."""
+_NOTHING = Selection((), ())
 
-    def __init__(self, kernel: Any, terms: tuple[str, ...], dtype: Any) -> None:
+
+class Program:
+    """A kernel, what it sums up and counts, and the dtype of the numbers that all elements share.
+
+    starts: where each histogram begins in the counts, and where the last one ends.
+    """
+
+    def __init__(self, kernel: Any, dtype: Any, chosen: Selection = _NOTHING) -> None:
         """kernel: of any backend; its `host` are the graphs of these numbers."""
-        self.kernel, self.terms, self.dtype = kernel, terms, dtype
+        self.kernel, self.chosen, self.dtype = kernel, chosen, dtype
+        self.measures, self.starts = bool(chosen.terms), kernel.starts
         self._numbers = prepared(kernel.host, _HOST)
 
     def shared(self, inputs: Mapping[str, float]) -> NDArray[Any]:
@@ -164,22 +172,33 @@ class Program:
         return np.array([float(v) for v in self._numbers(inputs)] or [0.0], self.dtype)
 
 
-def _measured(step: Step, raw: bool) -> tuple[tuple[str, ...], Measured]:
-    """Names of the sums, and the graphs of the statistics."""
+_NUMBER = {"float32": np.float32, "float64": np.float64}
+
+
+def _program(kernel: Any, wide: str, streams: Sequence[Stream], step: Step, raw: bool, chosen: Selection) -> Program:
+    """A program that measures this step."""
     numbers = Numbers(*(symbol(f"number.{name}") for name in Numbers._fields))
-    careful = statistics(SYMBOLS, step, numbers, raw=raw, inside=symbol("inside"))
-    trusting = statistics(SYMBOLS, step, numbers, raw=raw, trusting=True)
+    careful = statistics(SYMBOLS, step, numbers, raw=raw, inside=symbol("inside"), chosen=chosen)
+    trusting = statistics(SYMBOLS, step, numbers, raw=raw, trusting=True, chosen=chosen)
     graphs = [[as_symbol(x) for part in found[:2] for x in part.values()] for found in (careful, trusting)]
-    count = len(careful.sums)
-    return tuple(careful.sums), Measured(EVERYWHERE, graphs[0][:count], graphs[0][count:], careful.gaps, graphs[1])
+    count = len(chosen.terms)
+    measured = Measured(EVERYWHERE, graphs[0][:count], graphs[0][count:], careful.gaps, graphs[1])
+    return Program(kernel(wide, streams, measured, list(map(bins_of, chosen.histograms))), _NUMBER[wide], chosen)
 
 
 @cache
-def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | None, kernel: Any = Kernel) -> Program:
+def program(
+    rule: Rule,
+    dtype: torch.dtype,
+    averaged: bool,
+    measured: Layout | None,
+    chosen: Selection | None = None,
+    kernel: Any = Kernel,
+) -> Program:
     """The kernel of a rule in a dtype; `kernel` makes it.
 
     averaged: streams MEAN_KEPT hold averages of g that are kept beside the rule.
-    measured: the streams of the two averages that are measured; None measures nothing.
+    measured: the streams of the two averages from which the chosen sums are measured; None measures nothing.
     """
     storage = _STORAGE[dtype]
     wide = "float64" if storage == "float64" else "float32"
@@ -190,16 +209,17 @@ def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | N
     if averaged:
         kept = welford(SYMBOLS, g, symbol(MEAN_KEPT[0]), symbol(MEAN_KEPT[1]), symbol("number.weight"))
         streams += [Stream(name, wide, root) for name, root in zip(MEAN_KEPT, kept, strict=True)]
-    number = np.float64 if wide == "float64" else np.float32
-    if measured is None:
-        return Program(kernel(wide, streams), (), number)
+    if measured is None or chosen is None:
+        return Program(kernel(wide, streams), _NUMBER[wide])
     mean, second = symbol(f"new.{measured.mean}"), symbol(f"new.{measured.second}")
-    names, graphs = _measured(Step(g, mean, second, symbol("theta"), symbol("new.theta")), measured.raw)
-    return Program(kernel(wide, streams, graphs, BINS), names, number)
+    step = Step(g, mean, second, symbol("theta"), symbol("new.theta"))
+    return _program(kernel, wide, streams, step, measured.raw, chosen)
 
 
 @cache
-def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool, kernel: Any = Kernel) -> Program:
+def measuring(
+    storage: torch.dtype, averages: torch.dtype, raw: bool, chosen: Selection, kernel: Any = Kernel
+) -> Program:
     """The kernel that measures a step that is over: streams g, mean, second, before, after.
 
     storage: dtype of the gradient and the weights.  averages: of the two averages.
@@ -207,8 +227,7 @@ def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool, kernel: An
     stored, kept = _STORAGE[storage], _STORAGE[averages]
     wide = "float64" if "float64" in (stored, kept) else "float32"
     streams = [Stream(name, kept if name in ("mean", "second") else stored) for name in Step._fields]
-    names, graphs = _measured(Step(*map(symbol, Step._fields)), raw)
-    return Program(kernel(wide, streams, graphs, BINS), names, np.float64 if wide == "float64" else np.float32)
+    return _program(kernel, wide, streams, Step(*map(symbol, Step._fields)), raw, chosen)
 
 
 def named(numbers: Numbers) -> dict[str, float]:
@@ -219,49 +238,70 @@ def named(numbers: Numbers) -> dict[str, float]:
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-class Batch:
+class Frame:
+    """Where tensors of these sizes are cut, room for the addresses of so many streams of each, and for the results."""
+
+    chunk = CHUNK
+
+    def __init__(self, sizes: Sequence[int], streams: int, extents: Sequence[tuple[int, int]] | None = None) -> None:
+        """extents: first number and size of the whole of what each tensor is a part of; else it is the whole."""
+        self.sizes = sizes
+        self.elements = sum(sizes)
+        self.table = np.empty((len(sizes), 1 + streams), np.int64)
+        self.chunks, self.starts = chunked(sizes, extents or [(0, n) for n in sizes], self.chunk)
+        self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
+
+    def results(self, program: Program) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """Memory for what the chunks add up, the same at each step: fresh pages would cost more than the sums."""
+        widths = len(program.chosen.terms), program.starts[-1]
+        if self._results is None or tuple(x.shape[1] for x in self._results) != widths:
+            rows = len(self.chunks)
+            self._results = np.empty((rows, widths[0])), np.empty((rows, widths[1]), np.int32)
+        return self._results
+
+
+class Batch(Frame):
     """Tensors that one program steps together: streams[s][i] is stream s of tensor i, the first ones theta and g.
 
     All are known to have no `obstacle`. Tensors of no elements are not in a batch.
     """
 
-    chunk = CHUNK
-
-    def __init__(self, streams: Sequence[Sequence[Tensor]]) -> None:
-        self.sizes = [p.numel() * (2 if p.is_complex() else 1) for p in streams[0]]
-        self.elements = sum(self.sizes)
-        self.table = np.empty((len(self.sizes), 1 + len(streams)), np.int64)
+    def __init__(self, streams: Sequence[Sequence[Tensor]], extents: Sequence[tuple[int, int]] | None = None) -> None:
+        """extents: as in `Frame`."""
+        super().__init__([p.numel() * (2 if p.is_complex() else 1) for p in streams[0]], len(streams), extents)
         for s, column in enumerate(streams):
             self.table[:, 1 + s] = list(map(Tensor.data_ptr, column))
-        self.chunks, self.starts = chunked(self.sizes, self.chunk)
-        self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
 
     def move_gradients(self, addresses: Sequence[int]) -> None:
         """The gradients lie here now, all else is as it was."""
         self.table[:, 2] = addresses
 
-    def results(self, terms: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        """Memory for what the chunks add up, the same at each step: fresh pages would cost more than the sums."""
-        if self._results is None or self._results[0].shape[1] != terms:
-            shape = (len(self.chunks), len(HISTOGRAMS), counts_width(BINS)) if terms else (0, 0, 0)
-            self._results = np.empty((len(self.chunks), terms)), np.empty(shape, np.int32)
-        return self._results
 
+def chunked(
+    sizes: Sequence[int], extents: Sequence[tuple[int, int]], chunk: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of chunks that cover the tensors, all of at least one element, and each tensor's first row.
 
-def chunked(sizes: Sequence[int], chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of chunks that cover the tensors, all of at least one element, and each tensor's first row."""
-    size = np.array(sizes, np.int64)
-    numbers = -(-size // chunk)
+    extents: see `Frame`. Blocks are those of the whole tensor, so the first chunk ends where one of them does.
+    """
+    size, start = np.array(sizes, np.int64), np.array([start for start, _ in extents], np.int64)
+    head = np.where(start % SAMPLE_BLOCK > 0, np.minimum(-start % SAMPLE_BLOCK, size), 0)
+    numbers = (head > 0) + -(-(size - head) // chunk)
     starts = np.cumsum(numbers) - numbers
     owner = np.repeat(np.arange(len(sizes)), numbers)
-    first = (np.arange(len(owner)) - starts[owner]) * chunk
-    last = np.minimum(first + chunk, size[owner])
-    periods = np.array([period(n) for n in sizes], np.int64)[owner]
-    return np.ascontiguousarray(np.stack([owner, first, last, periods, first // SAMPLE_BLOCK], 1)), starts
+    place = np.arange(len(owner)) - starts[owner]  # within its tensor
+    heads, headed = head[owner], head[owner] > 0
+    first = np.where(headed & (place == 0), 0, heads + (place - headed) * chunk)
+    last = np.where(headed & (place == 0), heads, np.minimum(first + chunk, size[owner]))
+    periods = np.array([period(whole) for _, whole in extents], np.int64)[owner]
+    return np.ascontiguousarray(
+        np.stack([owner, first, last, periods, (start[owner] + first) // SAMPLE_BLOCK], 1)
+    ), starts
 
 
 class Counted(NamedTuple):
-    """What a launch measured: sums[tensor, term] in the program's order, counts[tensor, histogram, bin].
+    """What a launch measured: sums[tensor, term] in the program's order, and counts[tensor, ...] of all its histograms,
+    each from its place in the program's `starts` on.
 
     The next launch over the same batch may write to the same memory.
     """
@@ -274,13 +314,13 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
 
 
-def launch(program: Program, batch: Batch, numbers: Sequence[NDArray[Any]]) -> Counted | None:
+def launch(program: Program, batch: Frame, numbers: Sequence[NDArray[Any]]) -> Counted | None:
     """Run the program over the batch; numbers: the `shared` ones of each tensor."""
     table, chunks = batch.table, batch.chunks
     table[:, 0] = _addresses(numbers)
     counter = ctypes.c_int64(0)
-    sums, counts = batch.results(len(program.terms))
-    addresses = [x.ctypes.data for x in (sums, counts)] if program.terms else [0, 0]
+    sums, counts = batch.results(program)
+    addresses = [x.ctypes.data for x in (sums, counts)] if program.measures else [0, 0]
     arguments = (
         table.ctypes.data,
         table.shape[1],
@@ -299,12 +339,12 @@ def launch(program: Program, batch: Batch, numbers: Sequence[NDArray[Any]]) -> C
         for future in futures:
             if not future.cancel():  # one that has not begun has nothing left to do
                 future.result()
-    if not program.terms:
+    if not program.measures:
         return None
     if len(batch.starts) < len(chunks):
         sums = np.add.reduceat(sums, batch.starts, axis=0)
         counts = _gathered(counts, chunks, len(batch.starts))
-    return Counted(sums, counts[:, :, :BINS])
+    return Counted(sums, counts)
 
 
 def _addresses(numbers: Sequence[NDArray[Any]]) -> list[int] | int:
@@ -384,9 +424,9 @@ def _loop(name: str) -> Callable[..., None]:
 
 def _gathered(counts: NDArray[np.int32], chunks: NDArray[np.int64], tensors: int) -> NDArray[np.int32]:
     """Counts of chunks added up to those of their tensors. (NumPy's reduceat takes fifty times as long.)"""
-    totals = np.zeros((tensors, *counts.shape[1:]), np.int32)
+    totals = np.zeros((tensors, counts.shape[1]), np.int32)
     owners = np.ascontiguousarray(chunks[:, 0])
-    _loop("gather")(counts.ctypes.data, owners.ctypes.data, len(counts), counts[0].size, totals.ctypes.data)
+    _loop("gather")(counts.ctypes.data, owners.ctypes.data, len(counts), counts.shape[1], totals.ctypes.data)
     return totals
 
 

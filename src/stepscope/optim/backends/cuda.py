@@ -12,6 +12,7 @@ are never changed nor freed, because it reads them whenever it is replayed.
 import contextlib
 import hashlib
 import importlib
+import itertools
 import linecache
 import operator
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +30,7 @@ from stepscope.graph.expression import evaluate
 from stepscope.graph.streams import Measured, Stream
 from stepscope.optim.backends import cpu, eager
 from stepscope.rules import METHODS, Rule
-from stepscope.rules.statistics import BINS, HISTOGRAMS
+from stepscope.rules.statistics import Selection
 
 __all__ = [
     "OPTIONS",
@@ -91,11 +92,11 @@ class Kernel:
     """The compiled functions of a pass, and the graphs of the shared numbers in order."""
 
     def __init__(
-        self, precision: str, streams: Sequence[Stream], measured: Measured | None = None, bins: int = 0
+        self, precision: str, streams: Sequence[Stream], measured: Measured | None = None, bins: Sequence[int] = ()
     ) -> None:
         """As of `streams.Kernel`."""
-        self.histograms = range(0, bins * len(HISTOGRAMS) + 1, bins) if measured else (0,)
-        text, self.host = triton.printed(precision, streams, measured, self.histograms)
+        self.starts = (0, *itertools.accumulate(bins))
+        text, self.host = triton.printed(precision, streams, measured, self.starts)
         found = _load(text)
         self.step: Any = found["step"]
         self.combine: Any = found.get("combine")
@@ -115,14 +116,16 @@ def _load(text: str) -> dict[str, Any]:
     return module
 
 
-def program(rule: Rule, dtype: torch.dtype, averaged: bool, measured: cpu.Layout | None) -> cpu.Program:
+def program(
+    rule: Rule, dtype: torch.dtype, averaged: bool, measured: cpu.Layout | None, chosen: Selection | None = None
+) -> cpu.Program:
     """As `cpu.program`."""
-    return cpu.program(rule, dtype, averaged, measured, Kernel)
+    return cpu.program(rule, dtype, averaged, measured, chosen, Kernel)
 
 
-def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool) -> cpu.Program:
+def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool, chosen: Selection) -> cpu.Program:
     """As `cpu.measuring`."""
-    return cpu.measuring(storage, averages, raw, Kernel)
+    return cpu.measuring(storage, averages, raw, chosen, Kernel)
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -133,8 +136,9 @@ class Batch(cpu.Batch):
 
     chunk = triton.CHUNK
 
-    def __init__(self, streams: Sequence[Sequence[Tensor]]) -> None:
-        super().__init__(streams)
+    def __init__(self, streams: Sequence[Sequence[Tensor]], extents: Sequence[tuple[int, int]] | None = None) -> None:
+        """extents: as in `cpu.Frame`; but blocks begin with each part, and so does the sample."""
+        super().__init__(streams, None if extents is None else [(0, whole) for _, whole in extents])
         self.device = streams[0][0].device
         self._uneven = any(size % 16 for size in self.sizes)
         self._chunks: Tensor | None = None
@@ -189,9 +193,9 @@ def _send(array: NDArray[Any], device: torch.device, spare: Tensor | None = None
 class Counted:
     """What a launch measured, on the device until it is looked at: sums and counts as in `cpu.Counted`."""
 
-    def __init__(self, memory: Tensor, tensors: int, terms: int) -> None:
-        """memory: bytes, first the sums, then the counts."""
-        self._memory, self._tensors, self._terms = memory, tensors, terms
+    def __init__(self, memory: Tensor, tensors: int, terms: int, width: int) -> None:
+        """memory: bytes, first the sums, then the counts, so many a tensor."""
+        self._memory, self._tensors, self._terms, self._width = memory, tensors, terms, width
 
     @cached_property
     def _fetched(self) -> NDArray[np.uint8]:
@@ -205,9 +209,9 @@ class Counted:
 
     @property
     def counts(self) -> NDArray[np.int32]:
-        """counts[tensor, histogram, bin]."""
+        """counts[tensor, ...] of all histograms, each from its place in the program's `starts` on."""
         counts = self._fetched[8 * self._tensors * self._terms :].view(np.int32)
-        return counts.reshape(self._tensors, len(HISTOGRAMS), BINS)
+        return counts.reshape(self._tensors, self._width)
 
 
 def launch(program: cpu.Program, batch: Batch, numbers: Sequence[NDArray[Any]] | Tensor) -> Counted | None:
@@ -231,18 +235,19 @@ def launch(program: cpu.Program, batch: Batch, numbers: Sequence[NDArray[Any]] |
     batch.table[:, 0] = rows
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         table, chunks = batch.tables(captured=isinstance(numbers, Tensor))
-        grid, tensors, terms = (len(batch.chunks),), len(batch.sizes), len(program.terms)
+        grid, tensors, terms = (len(batch.chunks),), len(batch.sizes), len(program.chosen.terms)
         if not terms:
             program.kernel.step[grid](table, chunks, shared_ones, ALIGNED=batch.aligned, **OPTIONS)
             return None
         size = 8 * tensors * terms
-        memory = torch.zeros(size + 4 * tensors * len(HISTOGRAMS) * BINS, dtype=torch.uint8, device=device)
+        counted = program.starts[-1]
+        memory = torch.zeros(size + 4 * tensors * counted, dtype=torch.uint8, device=device)
         sums, counts = memory[:size].view(torch.float64), memory[size:].view(torch.int32)
         parts = torch.empty(len(batch.chunks), terms, dtype=torch.float64, device=device)
         program.kernel.step[grid](table, chunks, shared_ones, parts, counts, ALIGNED=batch.aligned, **OPTIONS)
         width = 1 << (terms - 1).bit_length()
         program.kernel.combine[tensors,](parts, batch.ends(), sums, TERMS=terms, WIDTH=width, **OPTIONS)
-    return Counted(memory, tensors, terms)
+    return Counted(memory, tensors, terms, counted)
 
 
 def _distinct(numbers: Sequence[NDArray[Any]]) -> tuple[list[int] | int, NDArray[Any]]:

@@ -1,0 +1,64 @@
+"""A hundred thousand steps of a tiny model, every one recorded to a folder and logged: does memory stay flat?"""
+
+import gc
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stepscope import Scope
+from stepscope.scope import Tracker
+
+STEPS = 100_000
+READINGS = 10
+RISE = 4 << 20  # bytes from the second reading to the last: a leak of 50 bytes a step would be as much
+
+
+def measure() -> list[dict[str, Any]]:
+    """Resident memory and Python objects at every tenth of the way.  Raises: AssertionError if memory grows."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    inputs = torch.randn(16, 8)
+    logged = 0
+
+    def log(values: Any, step: int) -> None:
+        nonlocal logged
+        logged = step
+
+    rows: list[dict[str, Any]] = []
+    begun = time.perf_counter()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Scope(optimizer, model, Path(folder) / "run", sinks=[Tracker(log)]) as scope,
+    ):
+        for step in range(1, STEPS + 1):
+            optimizer.zero_grad()
+            loss = model(inputs).square().mean()
+            loss.backward()
+            optimizer.step()
+            scope.note(loss=loss)
+            if step % (STEPS // READINGS) == 0:
+                gc.collect()
+                seconds = (time.perf_counter() - begun) / step
+                what = (
+                    f"{step:,} steps: {_resident() / 2**20:.1f} MiB resident, {len(gc.get_objects()):,} objects; a step"
+                )
+                rows.append(
+                    {"what": what, "seconds": seconds, "resident": _resident(), "objects": len(gc.get_objects())}
+                )
+        on_disk = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    rows[-1]["on_disk"] = on_disk
+    rise = rows[-1]["resident"] - rows[1]["resident"]
+    assert rise < RISE, f"resident memory rose by {rise} bytes"
+    assert rows[-1]["objects"] - rows[1]["objects"] < 100
+    return rows
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text("utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,1 @@
+"""Scopes for training loops that are not one's own. Each module needs the library it is named after."""

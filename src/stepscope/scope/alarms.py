@@ -1,0 +1,328 @@
+"""Alarms: what a recorded step looks like when something is wrong, and what usually helps.
+
+A rule looks at the columns of one layer, at those of all layers of a step, or at what was noted of the run. It must
+hold for some recorded steps in a row. An alarm is raised once a layer, and again only after the rule has not held for
+100 recorded steps. Rules whose columns are not recorded keep silent.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ALARMS", "Alarm", "Alarms", "Rule"]
+
+log = logging.getLogger("stepscope.alarms")
+
+Values = Mapping[str, float]
+
+CALM = 100  # recorded steps until an alarm may be raised again
+MOST = 1000  # alarms that are kept
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to raise an alarm.
+
+    test(values, threshold): on the columns in `needs`, of a layer.  patience: recorded steps in a row for which it must
+    hold.  says: what was seen; {layer}, {steps} and the columns may be named.  helps: what usually helps.
+    weights: only for layers with a matrix or kernel among their tensors.
+    """
+
+    id: str
+    needs: tuple[str, ...]
+    threshold: float
+    test: Callable[[Values, float], bool]
+    patience: int
+    says: str
+    helps: str
+    weights: bool = False
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What was raised: the rule's id, the step and the layer ("" for the run), the numbers it rests on, and in words
+    what was seen and what usually helps."""
+
+    id: str
+    step: int
+    layer: str
+    evidence: dict[str, float]
+    text: str
+    helps: str
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.text} {self.helps}"
+
+
+ALARMS: tuple[Rule, ...] = (
+    Rule(
+        "not_finite",
+        ("nonfinite_share",),
+        0.0,
+        lambda v, limit: v["nonfinite_share"] > limit,
+        1,
+        "{layer}: {nonfinite_share:.2%} of the coordinates have an infinity or NaN in gradient, mean or weights.",
+        "Lower the learning rate, clip the gradient's norm, and look for divisions, logarithms and roots of 0 in the "
+        "model or loss.",
+    ),
+    Rule(
+        "dead_tensor",
+        ("grad_norm", "nonfinite_share"),
+        0.0,
+        lambda v, limit: v["grad_norm"] <= limit and v["nonfinite_share"] == 0,
+        20,
+        "{layer}: its gradient has been exactly 0 for {steps} recorded steps.",
+        "A detached graph, units that are never active or a factor of 0 cut it off: look at what its output feeds, and "
+        "at the initial values of biases.",
+    ),
+    Rule(
+        "epsilon_dominated",
+        ("epsilon_dominated_share", "still_share"),
+        0.5,
+        lambda v, limit: v["epsilon_dominated_share"] - v["still_share"] > limit * (1 - v["still_share"]) > 0,
+        20,
+        "{layer}: epsilon is larger than sqrt(v) for {epsilon_dominated_share:.0%} of the coordinates "
+        "({still_share:.0%} have no gradient at all): their steps are those of momentum SGD, "
+        "smaller than the learning rate says.",
+        "Lower eps to 1e-8 or less, or scale the loss up.",
+        weights=True,
+    ),
+    Rule(
+        "update_too_large",
+        ("update_to_weight", "lr"),
+        2.0,
+        lambda v, limit: v["update_to_weight"] > limit,
+        1,
+        "{layer}: a step changes the weights by {update_to_weight:.2g} of their size.",
+        "Lower the learning rate, or warm it up; ratios near 0.001 are usual.",
+        weights=True,
+    ),
+    Rule(
+        "update_too_small",
+        ("update_to_weight", "lr", "grad_norm"),
+        1e-7,
+        lambda v, limit: v["update_to_weight"] < limit and v["lr"] > 0 and v["grad_norm"] > 0,
+        20,
+        "{layer}: steps change the weights by {update_to_weight:.2g} of their size, about what rounding does.",
+        "Raise the learning rate; keep weights in float32 if they are in 16 bits; check that gradients are not scaled "
+        "away.",
+        weights=True,
+    ),
+    Rule(
+        "learning_rate_zero",
+        ("lr", "grad_norm"),
+        0.0,
+        lambda v, limit: v["lr"] <= limit and v["grad_norm"] > 0,
+        20,
+        "{layer}: the learning rate is 0, and the gradient is not.",
+        "Look at the schedule: its length, its warm-up, and whether it is stepped once a batch or once an epoch.",
+    ),
+    Rule(
+        "decay_dominates",
+        ("decay_dominated_share",),
+        0.5,
+        lambda v, limit: v["decay_dominated_share"] > limit,
+        20,
+        "{layer}: weight decay moves {decay_dominated_share:.0%} of the coordinates further than the gradient does.",
+        "Lower weight_decay, or keep it off this tensor; with Adam, AdamW's decoupled decay is meant by most recipes.",
+    ),
+    Rule(
+        "clipped_always",
+        ("clipped_share",),
+        0.5,
+        lambda v, limit: v["clipped_share"] > limit,
+        20,
+        "{layer}: {clipped_share:.0%} of the gradient's coordinates are at the clipping value: the step is that of "
+        "their signs.",
+        "Raise the value, or clip the norm instead.",
+    ),
+    Rule(
+        "variance_negative",
+        ("variance_negative_share", "update_abs_mean_per_lr_without_decay"),
+        0.5,
+        lambda v, limit: v["variance_negative_share"] > limit and v["update_abs_mean_per_lr_without_decay"] > 1.5,
+        5,
+        "{layer}: v < m^2 for {variance_negative_share:.0%} of the coordinates, so that steps exceed the learning rate "
+        "({update_abs_mean_per_lr_without_decay:.2g} of it on average).",
+        "The gradient grows faster than the average of its square can follow: choose beta2 >= beta1 (2 - beta1), or "
+        "equal betas, and look for what makes the gradient grow.",
+    ),
+    Rule(
+        "oscillation",
+        ("update_autocorrelation",),
+        -0.5,
+        lambda v, limit: v["update_autocorrelation"] < limit,
+        10,
+        "{layer}: each step takes back the one before (correlation {update_autocorrelation:.2f} over {steps} recorded "
+        "steps).",
+        "Lower the learning rate: it is at the limit of stability along some direction.",
+    ),
+    Rule(
+        "edge_of_stability",
+        ("stability_ratio",),
+        1.0,
+        lambda v, limit: v["stability_ratio"] > limit,
+        3,
+        "The largest curvature that the optimizer sees is {stability_ratio:.2f} of what its learning rate can stand.",
+        "Loss may fall for long at this edge, but unevenly: a lower learning rate or a warm-up makes it smooth.",
+    ),
+)
+"""Rules on the columns of one row. `gradient_vanishes`, `gradient_jump`, `loss_not_finite` and `loss_diverges`, which
+look at several rows, are in `Alarms`."""
+
+VANISHED = 1e-6  # of the largest mean |g| among the layers
+JUMP = 100.0  # times the usual norm
+DIVERGED = 2.0  # times the loss of the first notes
+
+_VANISHES = Rule(
+    "gradient_vanishes",
+    ("grad_abs_mean",),
+    VANISHED,
+    lambda v, limit: v["share"] < limit,
+    10,
+    "{layer}: its mean |g| is {share:.1g} of the largest layer's: gradients vanish on the way, or explode elsewhere.",
+    "Use residual connections or normalisation, and activations that do not saturate; check the initial scale.",
+    weights=True,
+)
+_JUMPS = Rule(
+    "gradient_jump",
+    ("grad_norm",),
+    JUMP,
+    lambda v, limit: v["ratio"] > limit,
+    1,
+    "{layer}: the gradient's norm, {grad_norm:.3g}, is {ratio:.3g} times the usual one.",
+    "Look at this step's batch for outliers and broken labels; clipping the norm limits the damage.",
+)
+_BROKEN = Rule(
+    "loss_not_finite",
+    (),
+    0.0,
+    lambda v, limit: not math.isfinite(v["loss"]),
+    1,
+    "the loss is {loss}.",
+    "Look for the first layer with an alarm, for infinities in the data, and for logarithms and divisions in the loss.",
+)
+_DIVERGES = Rule(
+    "loss_diverges",
+    (),
+    DIVERGED,
+    lambda v, limit: v["loss"] > limit * v["at_first"] > 0,
+    1,
+    "the loss, {loss:.3g} on average, is {ratio:.2g} times that of the first steps.",
+    "Lower the learning rate or warm it up; check the sign of the loss and of the step (maximize).",
+)
+
+
+class _State:
+    """Of a rule and a layer: in a row, and since it was raised."""
+
+    __slots__ = ("calm", "held", "raised")
+
+    def __init__(self) -> None:
+        self.held, self.calm, self.raised = 0, 0, False
+
+
+class Alarms:
+    """Judges rows as they are written, step after step.
+
+    call: told of every alarm.  matrices: whether a layer has a matrix or kernel among its tensors.
+    raised: the alarms so far, the last 1000.
+    """
+
+    def __init__(
+        self, call: Callable[[Alarm], None] | None = None, matrices: Callable[[str], bool] = lambda layer: True
+    ) -> None:
+        self.raised: list[Alarm] = []
+        self._call, self._matrices = call, matrices
+        self._states: dict[tuple[str, str], _State] = {}
+        self._usual: dict[str, tuple[float, int]] = {}  # mean ln |g|, and of how many steps
+        self._losses: dict[str, tuple[float, float, int]] = {}  # of the first ten, of the last ten, number
+        self._step: tuple[int, dict[str, Values]] = (0, {})
+
+    def rows(self, rows: Sequence[tuple[int, str, Values]]) -> list[Alarm]:
+        """Judge rows, in the order of their steps.  Returns the alarms they raise."""
+        found: list[Alarm] = []
+        for step, layer, values in rows:
+            for rule in ALARMS:
+                if all(map(values.__contains__, rule.needs)) and not (rule.weights and not self._matrices(layer)):
+                    found += self._judge(rule, step, layer, values)
+            if layer:
+                found += self._judge_norm(step, layer, values)
+                if step != self._step[0]:
+                    found += self._compare()
+                    self._step = (step, {})
+                self._step[1][layer] = values
+        return found
+
+    def noted(self, step: int, values: Values) -> list[Alarm]:
+        """Judge what was noted of the run: every value whose name ends with "loss"."""
+        found: list[Alarm] = []
+        for name, loss in values.items():
+            if not name.endswith("loss"):
+                continue
+            where = "" if name == "loss" else name
+            found += self._judge(_BROKEN, step, where, {"loss": loss})
+            if not math.isfinite(loss):
+                continue
+            first, last, count = self._losses.get(name, (0.0, 0.0, 0))
+            count += 1
+            last += (loss - last) / min(count, 10)
+            first = last if count <= 10 else first
+            self._losses[name] = (first, last, count)
+            if count > 20 and first > 0:
+                found += self._judge(_DIVERGES, step, where, {"loss": last, "at_first": first, "ratio": last / first})
+        return found
+
+    def _judge_norm(self, step: int, layer: str, values: Values) -> list[Alarm]:
+        norm = values.get("grad_norm", 0.0)
+        if not 0 < norm < math.inf:
+            return []
+        usual, count = self._usual.get(layer, (0.0, 0))
+        self._usual[layer] = (usual + (math.log(norm) - usual) / min(count + 1, 50), count + 1)
+        if count < 10:
+            return []
+        return self._judge(_JUMPS, step, layer, {"grad_norm": norm, "ratio": norm / math.exp(usual)})
+
+    def _compare(self) -> list[Alarm]:
+        """The layers of the last complete step with each other."""
+        step, rows = self._step
+        sizes = {layer: values["grad_abs_mean"] for layer, values in rows.items() if "grad_abs_mean" in values}
+        sizes = {layer: size for layer, size in sizes.items() if math.isfinite(size) and self._matrices(layer)}
+        largest = max(sizes.values(), default=0.0)
+        found: list[Alarm] = []
+        for layer, size in sizes.items():
+            if size > 0:
+                evidence = {"share": size / largest, "grad_abs_mean": size, "largest_grad_abs_mean": largest}
+                found += self._judge(_VANISHES, step, layer, evidence)
+        return found
+
+    def _judge(self, rule: Rule, step: int, layer: str, values: Values) -> list[Alarm]:
+        holds = rule.test(values, rule.threshold)
+        state = self._states.get((rule.id, layer))
+        if state is None:
+            if not holds:
+                return []
+            state = self._states[rule.id, layer] = _State()
+        if not holds:
+            state.held, state.calm = 0, state.calm + 1
+            state.raised = state.raised and state.calm < CALM
+            return []
+        state.held, state.calm = state.held + 1, 0
+        if state.raised or state.held < rule.patience:
+            return []
+        state.raised = True
+        evidence = {name: float(values[name]) for name in (rule.needs or values) if name in values}
+        evidence |= {
+            name: float(value) for name, value in values.items() if not rule.needs or name in ("share", "ratio")
+        }
+        told: dict[str, Any] = {**values, "layer": layer or "the run", "steps": state.held}
+        alarm = Alarm(
+            rule.id, step, layer, {**evidence, "threshold": rule.threshold}, rule.says.format(**told), rule.helps
+        )
+        self.raised = [*self.raised[-MOST:], alarm]
+        log.warning("%s: %s", alarm.id, alarm)
+        if self._call is not None:
+            self._call(alarm)
+        return [alarm]

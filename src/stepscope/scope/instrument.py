@@ -1,0 +1,49 @@
+"""What an instrument is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stepscope.rules.statistics import HISTOGRAMS, TERMS, bins_of
+
+__all__ = ["Instrument", "Read", "Sums"]
+
+Sums = Mapping[str, Any]  # NumPy numbers, or arrays with one entry a tensor
+Read = Callable[[Sums], Any]
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """One column, or one a cell of a histogram.
+
+    needs: the sums it reads.  read(sums): its value, NaN where that has no meaning.  formula: in words.
+    estimator: which estimate of averages, variance or quantile it is.  source: the paper and the place in it.
+    group: what it is chosen by, with others of its kind.
+    cells: what the columns are called behind the name, in brackets; `read` returns that many values, of which those
+    that are not 0 are kept.
+    """
+
+    name: str
+    unit: str
+    needs: tuple[str, ...]
+    read: Read
+    formula: str
+    estimator: str = ""
+    source: str = ""
+    group: str = "default"
+    cells: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Those of its needs that a step has to measure."""
+        return tuple(name for name in self.needs if name in TERMS or name in HISTOGRAMS)
+
+    @property
+    def follows(self) -> bool:
+        """Whether it compares steps: `scope.series` has to look at every one."""
+        return any(name.startswith("series_") for name in self.needs)
+
+    @property
+    def cost(self) -> int:
+        """Numbers a tensor that are summed and brought to the host for it; instruments share them."""
+        return sum(bins_of(name) if name in HISTOGRAMS else 1 for name in self.needs)

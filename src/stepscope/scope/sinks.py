@@ -1,0 +1,60 @@
+"""Handing rows and notes on: a sink in memory, several sinks at once, notes that lie on a device."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Memory", "number", "plain", "serve", "written"]
+
+
+class Memory:
+    """A sink that keeps rows as dictionaries: step, layer and the values."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def write(self, step: int, layer: str, values: Mapping[str, float]) -> None:
+        """Keep one row."""
+        self.rows.append({"step": step, "layer": layer, **values})
+
+    def flush(self) -> None:
+        """Rows are there at once."""
+
+    def close(self) -> None:
+        """Rows stay."""
+
+
+def serve(sinks: Iterable[Any], act: Callable[[Any], None]) -> None:
+    """Do this to every sink, then raise the first failure."""
+    failure = None
+    for sink in sinks:
+        try:
+            act(sink)
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+def written(sink: Any, rows: Iterable[tuple[int, str, Mapping[str, float]]]) -> Exception | None:
+    """Write every row to a sink.  Returns the first failure: of one row, the next ones may be taken."""
+    failure = None
+    for row in rows:
+        try:
+            sink.write(*row)
+        except Exception as error:
+            failure = failure or error
+    return failure
+
+
+def number(value: Any) -> float | Tensor:
+    """A number, or a copy of one that is on a device: reading it now would wait for the device."""
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        return value.detach().clone()
+    return float(value)
+
+
+def plain(values: Mapping[str, float | Tensor]) -> dict[str, float]:
+    """The same, read."""
+    return {name: float(value) for name, value in values.items()}
