@@ -50,8 +50,10 @@ def written(sink: Any, rows: Iterable[tuple[int, str, Mapping[str, float]]]) -> 
 
 def number(value: Any) -> float | Tensor:
     """A number, or a copy of one that is on a device: reading it now would wait for the device."""
-    if isinstance(value, Tensor) and value.device.type != "cpu":
-        return value.detach().clone()
+    if isinstance(value, Tensor):
+        value = value.detach()
+        if value.device.type != "cpu":
+            return value.clone()
     return float(value)
 
 
