@@ -20,7 +20,7 @@ test bench: export OMP_NUM_THREADS = 1
 test bench: export MKL_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test lint bench docs web clean
 
 help:  ## list the targets
 	@echo "stepscope: make TARGET, where TARGET is one of"
@@ -48,8 +48,11 @@ docs: .venv/.develop  ## build the documentation into docs/_build
 	$(bin)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 	@echo "docs/_build/index.html"
 
+web: .venv/.develop  ## build the pages in web/ again (needs npm and Node 20.19 or newer)
+	cd web && npm ci --no-audit --no-fund && PYTHON=../$(bin)/python npm run build
+
 clean:  ## remove .venv, caches and built pages; runs/ stays
-	rm -rf .venv docs/_build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv docs/_build dist web/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: a second call needs no network. Only an edited pyproject.toml installs again.

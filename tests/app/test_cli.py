@@ -39,6 +39,8 @@ def one_line(text: str) -> str:
         ["data"],
         ["data", "list"],
         ["data", "fetch"],
+        ["play"],
+        ["watch"],
         ["simulate"],
         ["claims"],
         ["reproduce"],

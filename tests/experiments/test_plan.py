@@ -8,7 +8,8 @@ import pytest
 
 from stepscope import problems
 from stepscope.errors import UserError
-from stepscope.experiments.plan import METHODS, TUNING_SEED, Plan, is_tuning, make_plan
+from stepscope.experiments.arms import STANDARD as METHODS
+from stepscope.experiments.plan import TUNING_SEED, Plan, is_tuning, make_plan
 
 FINE = {"validation_loss": 1.0, "validation_metric": 0.5, "test_loss": 1.0, "test_metric": 0.5, "train_metric": 0.5}
 

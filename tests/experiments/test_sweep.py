@@ -3,7 +3,7 @@
 import pytest
 
 from stepscope.errors import UserError
-from stepscope.experiments.plan import METHODS
+from stepscope.experiments.arms import STANDARD as METHODS
 
 
 def test_every_trial_is_told_once_and_the_total_is_right(small, diary):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepscope.errors import UserError
-from stepscope.experiments.tuning import ANCHORS, Tried, best, check_grid, edge, judge, propose, step_size
+from stepscope.experiments.arms import STANDARD, anchor
+from stepscope.experiments.tuning import Tried, best, check_grid, edge, judge, propose, step_size
 
 places = st.integers(-24, 24)
 budgets = st.integers(1, 30)
@@ -125,8 +126,8 @@ def test_the_edge_says_where_a_better_step_size_may_lie():
 
 
 def test_every_anchor_is_on_the_grid():
-    for anchor in ANCHORS.values():
-        assert step_size(round(4 * math.log10(anchor))) == anchor
+    for start in map(anchor, (*STANDARD, "adadelta", "lion", "g:svag:batch", "sign_m:erf")):
+        assert step_size(round(4 * math.log10(start))) == start
 
 
 def evaluation(step, train, validation=None, test=None, train_loss=1.0, validation_loss=1.0, test_loss=1.0):

@@ -11,18 +11,20 @@ from stepscope.rules import METHODS, decayed
 @pytest.mark.parametrize("name", sorted(METHODS))
 @pytest.mark.parametrize("t", [1, 2, 17])
 def test_traced_rule_computes_what_the_rule_computes(name: str, t: int) -> None:
-    """The graph keeps the order of operations: tolerance zero."""
+    """The graph keeps the order of operations: tolerance zero. Random states may hold v < m^2, whose root is nan."""
     rule, rng = METHODS[name], np.random.default_rng(t)
     g, theta = rng.normal(size=50), rng.normal(size=50)
     state = {s: rng.random(50) for s in rule.state}
     hyper, scalars = rule.defaults, rule.step_scalars(t, rule.defaults)
-    new_theta, new_state = rule.update(NUMPY, g, theta, state, hyper, scalars)
+    with np.errstate(invalid="ignore"):
+        new_theta, new_state = rule.update(NUMPY, g, theta, state, hyper, scalars)
     inputs = {"g": g, "theta": theta}
     for group, values in (("state", state), ("hyper", hyper), ("scalars", scalars)):
         inputs |= {f"{group}.{key}": value for key, value in values.items()}
-    values = evaluate(trace(rule).roots, inputs, NUMPY)
+    with np.errstate(invalid="ignore"):
+        values = evaluate(trace(rule).roots, inputs, NUMPY)
     for ours, expected in zip(values, [new_theta, *new_state.values()], strict=True):
-        assert np.array_equal(ours, expected)
+        assert np.array_equal(ours, expected, equal_nan=True)
 
 
 def test_shared_work_is_one_node() -> None:

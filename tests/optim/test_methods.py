@@ -65,7 +65,10 @@ def test_equals_torch_step_by_step(case: Case, dtype: torch.dtype) -> None:
 
 @every_twin
 def test_checkpoints_go_both_ways(case: Case) -> None:
-    """Ten steps with one class, ten more with the other, equal to twenty with torch's alone: 10 x 4 EPS."""
+    """Ten steps with one class, ten more with the other, equal to twenty with torch's alone: 10 x 4 EPS.
+
+    torch's own class loads what it saved, as it may hold it in another precision (mu_product of NAdam).
+    """
     assert case.theirs is not None
     for first, second in ((case.ours, case.theirs), (case.theirs, case.ours)):
         p, q = parameter(), parameter()
@@ -75,6 +78,8 @@ def test_checkpoints_go_both_ways(case: Case) -> None:
         train(reference, q, n=10)
         onward = second([p], **case.options)
         onward.load_state_dict(copy.deepcopy(start.state_dict()))
+        if second is case.theirs:
+            reference.load_state_dict(copy.deepcopy(reference.state_dict()))
         train(onward, p, seed=1, n=10)
         train(reference, q, seed=1, n=10)
         torch.testing.assert_close(p, q, rtol=0, atol=40 * EPS64)
@@ -346,13 +351,13 @@ def test_a_bad_group_is_not_added() -> None:
     assert len(optimizer.param_groups) == 1
 
 
-def test_a_checkpoint_with_an_option_we_lack_is_refused() -> None:
+def test_a_checkpoint_older_than_an_option_is_read_with_its_default() -> None:
     p = parameter()
-    state = torch.optim.Adam([p], amsgrad=True).state_dict()
-    optimizer = optim.Adam([p])
-    with pytest.raises(ValueError, match="has no amsgrad; use torch"):
-        optimizer.load_state_dict(state)
-    assert "amsgrad" not in optimizer.param_groups[0]
+    optimizer = optim.RMSProp([p])
+    state = copy.deepcopy(optimizer.state_dict())
+    del state["param_groups"][0]["centered"]
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["centered"] is False
 
 
 def test_steps_saved_as_numbers_are_read() -> None:
@@ -369,20 +374,13 @@ def test_steps_saved_as_numbers_are_read() -> None:
     assert torch.equal(p, q)
 
 
-@pytest.mark.parametrize("cls", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSProp, optim.AdaGrad, optim.Adadelta])
+@pytest.mark.parametrize("cls", sorted({case.ours for case in TORCH_TWINS}, key=lambda cls: cls.__name__))
 def test_torchs_options_may_be_given_while_they_are_off(cls: type[optim.RuleOptimizer]) -> None:
     cls([parameter()], foreach=False, fused=None, capturable=False, differentiable=False)
     with pytest.raises(RuntimeError, match="cannot be `True` together"):
         cls([parameter()], foreach=True, fused=True)
     with pytest.raises(TypeError, match="no argument 'fussed'"):
         cls([parameter()], fussed=True)
-
-
-def test_options_of_single_classes_may_be_off() -> None:
-    optim.Adam([parameter()], amsgrad=False)
-    optim.RMSProp([parameter()], momentum=0, centered=False)
-    with pytest.raises(ValueError, match="has no centered; use torch"):
-        optim.RMSProp([parameter()], centered=True)
 
 
 @given(seed=st.integers(0, 2**32 - 1))
@@ -396,4 +394,4 @@ def test_tensor_step_size_is_the_number_it_holds(seed: int) -> None:
 def test_every_named_method_has_a_class_and_a_label() -> None:
     assert set(optim.METHODS) == set(optim.LABELS)
     assert set(optim.METHODS) <= set(METHODS)
-    assert {case.ours for case in CASES} == set(optim.METHODS.values())
+    assert {case.ours for case in CASES} == {*optim.METHODS.values(), optim.Dissected}

@@ -193,9 +193,12 @@ def test_view_multiplies_back_to_the_update(name: str, seed: int) -> None:
         view = rule.view(NUMPY, g, state, rule.defaults, scalars)
         delta, state = rule.update(NUMPY, g, np.zeros(3), state, rule.defaults, scalars)
         back = -rule.defaults["lr"] * view.direction * view.base * view.factor
-        np.testing.assert_allclose(back, delta, rtol=10 * EPS64, atol=0)
+        # NAdam takes two steps that may cancel: they are below 10 lr each.
+        atol = 100 * EPS64 * rule.defaults["lr"] if name == "nadam" else 0
+        np.testing.assert_allclose(back, delta, rtol=10 * EPS64, atol=atol)
         assert np.all(view.factor >= 0)
-        if name not in ("adam", "adamw", "rmsprop", "adadelta"):  # their average can lie below the newest square
+        # Averages with two decay rates can lie below the newest square, and some factors hold the gradient's unit.
+        if name in ("msgd", "ssd", "mssd", "svag", "msvag", "adam_erf", "adam_erf_uncorrected", "adam_one_beta"):
             assert np.all(view.factor <= 1)
 
 

@@ -4,13 +4,14 @@ import random
 import shutil
 import threading
 
+import numpy as np
 import pytest
 
 from stepscope.errors import DamagedData, UserError
 from stepscope.store import Run, RunWriter
 from stepscope.store import format as layout
-from stepscope.store.format import segments
-from stepscope.store.segments import seal
+from stepscope.store.format import part_files
+from stepscope.store.parts import seal
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def folder(tmp_path):
     writer.write(3, "fc.bias", {"spread": math.nan, "extra": 1.0})
     writer.write(3, "other", {"spread": 3.0})
     writer.flush()
-    live = folder / "live" / "000002.arrow"
+    live = folder / "live" / "000002.rows"
     data = live.read_bytes()
     writer.close()
     (folder / "parts" / "000002.parquet").unlink()
@@ -82,6 +83,40 @@ def test_names_and_layers_come_in_the_order_of_the_model(folder):
     run = Run(folder)
     assert run.names == ["loss", "spread", "size", "extra"]
     assert run.layers == ["fc.weight", "fc.bias", "other"]
+
+
+def test_steps_choose_rows(folder, rows):
+    run = Run(folder)
+    assert run.steps == (1, 3)
+    for steps in ((2, None), slice(2, None), slice(2, 4), (2, 3)):
+        assert {row["step"] for row in rows(folder, steps=steps)} == {2, 3}
+    assert rows(folder, "spread", layers="fc.bias", steps=(1, 1)) == [{"step": 1, "layer": "fc.bias", "spread": -1.0}]
+    assert {row["step"] for row in rows(folder, steps=[1, 3, 8])} == {1, 3}
+    assert run.rows == {"": 2, "fc.weight": 2, "fc.bias": 3, "other": 1}
+    assert rows(folder, steps=(7, 9)) == rows(folder, "loss", steps=(None, 0)) == []
+    with pytest.raises(ValueError, match="steps must be consecutive"):
+        run.table(steps=slice(1, 9, 2))
+
+
+def test_downsampling_gives_extremes_and_mean_of_equal_stretches(tmp_path):
+    values = np.random.default_rng(0).normal(size=100)
+    values[37] = math.inf
+    with RunWriter(tmp_path) as writer:
+        for step, value in enumerate(values):
+            writer.write(step, "a", {"x": value})
+            writer.write(step, "", {"x": 1.0})
+    run = Run(tmp_path)
+    found = run.downsample("x", buckets=10)
+    assert list(found) == ["", "a"]
+    tens = np.where(np.isfinite(values), values, np.nan).reshape(10, 10)
+    np.testing.assert_array_equal(found["a"].low, np.nanmin(tens, axis=1))
+    np.testing.assert_array_equal(found["a"].high, np.nanmax(tens, axis=1))
+    np.testing.assert_allclose(found["a"].mean, np.nanmean(tens, axis=1), rtol=0, atol=1e-15)  # sums of ten normals
+    assert found["a"].finite.tolist() == [10, 10, 10, 9, *[10] * 6]
+    assert found["a"].broken.tolist() == [0, 0, 0, 1, *[0] * 6]
+    assert run.downsample("x", "a", (20, 29), 2)["a"].step.tolist() == [22.0, 27.0]
+    with pytest.raises(UserError, match="unknown column 'y'"):
+        run.downsample("y")
 
 
 def test_unknown_names_get_a_hint(folder):
@@ -157,7 +192,7 @@ def test_a_deleted_run_says_so(folder):
 
 
 def test_reading_never_misses_what_is_being_sealed(folder):
-    live, part = folder / "live" / "000002.arrow", folder / "parts" / "000002.parquet"
+    live, part = folder / "live" / "000002.rows", folder / "parts" / "000002.parquet"
     data = live.read_bytes()
     run = Run(folder)
     expected = str(run.table().to_pylist())
@@ -174,22 +209,24 @@ def test_reading_never_misses_what_is_being_sealed(folder):
     assert reads > 10
 
 
-@pytest.mark.parametrize("moment", [1, 2])
-def test_a_segment_sealed_between_the_two_listings_is_not_missed(folder, monkeypatch, moment):
+@pytest.mark.parametrize("listing", ["live_files", "part_files"])
+def test_a_segment_sealed_right_after_a_listing_is_not_missed(folder, monkeypatch, listing):
     run = Run(folder)
     expected = str(run.table().to_pylist())
+    listed = getattr(layout, listing)
     calls = []
 
     def list_and_seal(*arguments):
-        found = segments(*arguments)
+        found = listed(*arguments)
         calls.append(arguments)
-        if len(calls) == moment:
-            seal(folder / "live" / "000002.arrow", folder / "parts" / "000002.parquet")
+        if len(calls) == 1:
+            seal(folder / "live" / "000002.rows", folder / "parts" / "000002.parquet")
         return found
 
-    monkeypatch.setattr(layout, "segments", list_and_seal)
+    monkeypatch.setattr(layout, listing, list_and_seal)
     assert str(run.table().to_pylist()) == expected
-    assert len(calls) == 2 * moment  # once sealed after both listings, it takes a second look
+    # Sealed after both listings, it takes a second look.
+    assert len(calls) == {"live_files": 1, "part_files": 2}[listing]
 
 
 WRITE = """
@@ -228,7 +265,7 @@ def test_reading_while_another_process_writes_sees_complete_prefixes(tmp_path, s
     assert [len(values) for values in per_layer(run)] == [steps] * 3
     assert len(run.events) == steps
     assert len(set(seen)) > 5
-    assert len(list((tmp_path / "parts").iterdir())) > 5
+    assert max(file.last for file in part_files(tmp_path)) > 5
     assert not list((tmp_path / "live").iterdir())
 
 
@@ -248,7 +285,7 @@ def per_layer(run):
 def test_info_is_what_was_given(folder):
     info = Run(folder).info
     assert info == json.loads((folder / "run.json").read_text())
-    assert info["schema"] == "stepscope.run/1"
+    assert info["schema"] == "stepscope.run/2"
     assert info["config"] == {"lr": 0.1}
     assert info["tensors"] == [{"name": "fc.weight"}, {"name": "fc.bias"}]
     assert info["created"].endswith("+00:00")

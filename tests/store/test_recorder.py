@@ -9,6 +9,7 @@ import pytest
 
 from stepscope.errors import UserError
 from stepscope.store import Run, RunWriter, recorder
+from stepscope.store.format import part_files
 
 SLOW = 3600.0  # seconds between flushes: only those happen that a test asks for
 
@@ -270,23 +271,94 @@ def test_a_torn_batch_hides_nothing_that_comes_after_it(tmp_path, start):
     assert errors == ""
     assert Run(tmp_path).table("x")["x"].to_pylist() == list(range(3000))
     assert Run(tmp_path).status == "finished"
-    assert len(list((tmp_path / "parts").iterdir())) > 5
+    assert max(file.last for file in part_files(tmp_path)) > 5
 
 
-def test_a_deleted_folder_is_not_brought_back(tmp_path, complaints):
+def test_recording_goes_on_in_a_new_folder_where_it_was_deleted(tmp_path, complaints, rows, monkeypatch):
+    """Not at once, because it may only have been moved; what was in it is gone."""
+    folder = tmp_path / "run"
+    with RunWriter(folder, config={"lr": 0.1}, flush_seconds=SLOW) as run:
+        for step in range(8):
+            run.write(step, "", {"x": step})
+            run.flush()
+            if step == 2:
+                shutil.rmtree(folder)
+            if step == 5:
+                assert not folder.exists()
+                monkeypatch.setattr(recorder, "GONE_SECONDS", 0.0)
+        assert [row["x"] for row in rows(folder)] == [3, 4, 5, 6, 7]
+    (complaint,) = complaints()
+    assert f"the folder {folder} is missing" in complaint
+    assert (Run(folder).status, Run(folder).info["config"]) == ("finished", {"lr": 0.1})
+    (event,) = Run(folder).events
+    assert (event["kind"], event["after"]) == ("resumed", "the folder was gone")
+
+
+def test_closing_makes_a_deleted_folder_again(tmp_path, complaints, rows):
     folder = tmp_path / "run"
     run = RunWriter(folder, flush_seconds=SLOW)
     for step in range(5):
         run.write(step, "", {"x": step})
-        run.event("step")
         run.flush()
         if step == 2:
             shutil.rmtree(folder)
     run.close()
-    assert not folder.exists()
-    first, last = complaints()
-    assert f"the folder {folder} is missing" in first
-    assert last == f"{folder}: 2 rows could not be written and are lost."
+    assert [row["x"] for row in rows(folder)] == [3, 4]
+    assert len(complaints()) == 1
+
+
+def test_a_disk_that_is_gone_is_not_written_to_the_disk_below_it(tmp_path, complaints):
+    """Where the folder above is missing too, a disk is probably not mounted."""
+    folder = tmp_path / "disk" / "run"
+    run = RunWriter(folder, flush_seconds=SLOW)
+    shutil.rmtree(tmp_path / "disk")
+    run.write(1, "", {"x": 1.0})
+    run.close()
+    assert not (tmp_path / "disk").exists()
+    assert complaints()[1] == f"{folder}: 1 rows could not be written and are lost."
+
+
+def test_an_empty_folder_in_the_place_of_a_deleted_one_is_used_at_once(tmp_path, complaints, rows):
+    folder = tmp_path / "run"
+    with RunWriter(folder, flush_seconds=SLOW) as run:
+        shutil.rmtree(folder)
+        run.write(1, "", {"x": 1.0})
+        run.flush()
+        folder.mkdir()
+        run.flush()
+        assert len(rows(folder)) == 1
+    assert len(complaints()) == 1
+
+
+READ_ONLY = """
+import os, sys
+from stepscope.store import Run, RunWriter, recorder
+recorder.SEAL_BATCHES = 1  # each flush begins a new file
+os.chdir(sys.argv[1])  # relative names need no rights on the folders above
+os.chmod(".", 0o777)
+root = os.geteuid() == 0  # may write anywhere, so somebody else flushes
+with RunWriter("run", flush_seconds=3600) as run:
+    for step in range(6):
+        run.write(step, "", {"x": step})
+        for folder in ("run", "run/live", "run/parts"):
+            os.chmod(folder, 0o555 if step in (2, 3) else 0o777)
+        if root:
+            os.seteuid(65534)
+        run.flush()
+        if root:
+            os.seteuid(0)
+    print(len(Run("run").table("x")), flush=True)
+"""
+
+
+def test_a_folder_that_becomes_read_only_is_waited_for(tmp_path, start):
+    child = start(READ_ONLY, tmp_path, stderr=-1)
+    seen, errors = child.communicate()
+    assert child.returncode == 0
+    assert int(seen) == 6
+    (line,) = errors.splitlines()
+    assert "Permission denied" in line or "writing is not allowed there" in line
+    assert Run(tmp_path / "run").table("x")["x"].to_pylist() == list(range(6))
 
 
 def test_a_folder_that_was_moved_away_and_back_is_continued(tmp_path, complaints):

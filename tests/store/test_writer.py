@@ -7,12 +7,14 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepscope.errors import FolderInUse
 from stepscope.store import Run, RunWriter, recorder
+from stepscope.store.format import part_files
 
 SLOW = 3600.0  # seconds between flushes: only those happen that a test asks for
 
@@ -72,6 +74,47 @@ def test_values_are_copied(tmp_path, rows):
     assert rows(tmp_path, "loss") == [{"step": 1, "layer": "", "loss": 1.0}, {"step": 2, "layer": "", "loss": 2.0}]
 
 
+def test_blocks_are_many_rows_at_once(tmp_path, rows):
+    layers, columns = ("b", "a"), ("x", "y")
+    values = np.array([[1.0, math.nan], [3.0, 4.0]])
+    with RunWriter(tmp_path, flush_seconds=SLOW) as run:
+        run.write_block(1, layers, columns, values)
+        values[:] = 0  # it was copied
+        run.write(1, "", {"loss": 0.5})
+        run.write_block([2, 3], ["a", "a"], columns, [[5, 6], [7, 8]])
+    table = [(row["layer"], row["step"], row["x"], row["y"]) for row in rows(tmp_path, "x", "y")]
+    assert table[:3] == [("a", 1, 3.0, 4.0), ("a", 2, 5.0, 6.0), ("a", 3, 7.0, 8.0)]
+    assert table[3][:3] == ("b", 1, 1.0)
+    assert math.isnan(table[3][3])
+    assert rows(tmp_path, "loss") == [{"step": 1, "layer": "", "loss": 0.5}]
+
+
+def test_blocks_that_cannot_be_rows_are_refused_at_once(tmp_path):
+    with RunWriter(tmp_path) as run:
+        for arguments, text in (
+            ((1, ("a",), ("x",), [1.0]), r"shape \(1, 1\) of rows and columns, got \(1,\)"),
+            (([1, 2], ("a",), ("x",), [[1.0]]), r"for steps of shape \(2,\)"),
+            ((1, ("a",), ("step",), [[1.0]]), "no column can be called 'step'"),
+            ((1, (3,), ("x",), [[1.0]]), "the name of a layer must be text, got 3"),
+            ((1, ("a",), ("x", "x"), [[1.0, 2.0]]), "a name of its own"),
+        ):
+            with pytest.raises(ValueError, match=text):
+                run.write_block(*arguments)
+    with pytest.raises(ValueError, match="is closed"):
+        run.write_block(1, ("a",), ("x",), [[1.0]])
+    assert len(Run(tmp_path).table()) == 0
+
+
+def test_layers_may_be_rounded_and_the_run_is_not(tmp_path, rows):
+    third = 1 / 3
+    with RunWriter(tmp_path, bits=21) as run:
+        run.write(1, "a", {"x": third})
+        run.write(1, "", {"x": third})
+    whole, layer = (row["x"] for row in rows(tmp_path))
+    assert whole == third
+    assert 0 < abs(layer - third) <= third * 2**-21
+
+
 def test_columns_may_appear_at_any_time(tmp_path, rows):
     with RunWriter(tmp_path, flush_seconds=SLOW) as run:
         for step in range(5):
@@ -89,7 +132,7 @@ def test_long_runs_are_sealed_on_the_way(tmp_path, rows, monkeypatch, limit):
         for step in range(20):
             run.write(step, "", {"x": step})
             run.flush()
-        assert len(list((tmp_path / "parts").iterdir())) >= 6
+        assert max(file.last for file in part_files(tmp_path)) >= 6
         assert len(list((tmp_path / "live").iterdir())) == 1
     assert [row["x"] for row in rows(tmp_path, "x")] == list(range(20))
     assert not list((tmp_path / "live").iterdir())

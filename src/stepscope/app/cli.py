@@ -14,6 +14,8 @@ import typer
 
 import stepscope
 from stepscope.app.ledger import claims, reproduce
+from stepscope.app.pages import play, watch
+from stepscope.app.runs import repair
 from stepscope.app.simulation import simulate
 from stepscope.errors import UserError
 
@@ -90,6 +92,14 @@ def dissect(
         list[str] | None,
         typer.Option(metavar="METHOD=LR,...", help="Step sizes of one method instead of a search; repeatable."),
     ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Other methods than the five: names of stepscope.optim such as lion, or points of the grid such as "
+            "sign_m:erf_rho. Those beside the five are compared with the first.",
+        ),
+    ] = None,
     jobs: Annotated[int | None, typer.Option(metavar="N", help="Runs at a time; by default one a core.")] = None,
     record_every: Annotated[
         int | None,
@@ -109,12 +119,13 @@ def dissect(
     folder = out or default_folder(problem)
 
     from stepscope import experiments, report
+    from stepscope.app import progress as shown
     from stepscope.app.printing import effects_table, failures
-    from stepscope.app.progress import watch
 
-    with watch() as progress:
+    with shown.watch() as progress:
         result = experiments.dissect(
             problem,
+            points=None if methods is None else [name.strip() for name in methods.split(",") if name.strip()],
             seeds=seeds,
             steps=steps,
             budget=budget,
@@ -151,7 +162,7 @@ def report(
     typer.echo(f"report: {write(folder, out or folder / 'report.html')}")
 
 
-for verb in (simulate, claims, reproduce):
+for verb in (play, watch, repair, simulate, claims, reproduce):
     app.command()(verb)
 
 

@@ -46,11 +46,30 @@ def effects_table(results: Mapping[str, Any], console: Console | None = None) ->
                 )
         console.print()
         console.print(table)
+    labels = {arm["method"]: arm["label"] for arm in results["arms"]}
+    pairs: dict[str, list[Mapping[str, Any]]] = {}
+    for pair in results.get("comparisons", ()):
+        pairs.setdefault(pair["outcome"], []).append(pair)
+    for outcome, rows in pairs.items():
+        table = Table(title=Text(_title(outcome, results)), title_justify="left", title_style="bold")
+        table.box, table.padding, table.pad_edge = None, (0, 2, 0, 0), False
+        table.add_column(Text(f"in the place of {labels[rows[0]['baseline']]}"))
+        for heading in ("estimate [95 % interval]", "p (Holm)", "verdict"):
+            table.add_column(heading, no_wrap=True)
+        for pair in rows:
+            table.add_row(
+                Text(labels[pair["method"]]),  # a point's colons are no emoji
+                _estimate(pair),
+                "-" if pair["p_holm"] is None else f"{pair['p_holm']:.2g}",
+                Text(pair["verdict"], style=COLOURS[pair["verdict"]]),
+            )
+        console.print()
+        console.print(table)
     console.print()
     verdict = results["verdict"]
     for line in (verdict["headline"], verdict["adam_cells"]):
         if line:
-            console.print(line, markup=False, highlight=False)
+            console.print(line, markup=False, highlight=False, emoji=False)
 
 
 def datasets_table(datasets: "Iterable[DataSetInfo]", console: Console | None = None) -> None:

@@ -26,7 +26,7 @@ def watch() -> "Iterator[Progress]":
         yield Lines()
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a point's colons are no emoji
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("trials"),
@@ -66,7 +66,7 @@ class Bars:
 
     def note(self, text: str) -> None:
         """Print above the bar."""
-        self._display.console.print(text, markup=False, highlight=False)
+        self._display.console.print(text, markup=False, highlight=False, emoji=False)
 
 
 class Lines:

@@ -19,6 +19,7 @@ from stepscope.experiments.shipping import Parcel, fingerprint, load, pack, refu
 from stepscope.experiments.sweep import sweep
 from stepscope.experiments.tuning import Select
 from stepscope.problems import Problem
+from stepscope.rules import Point
 
 __all__ = ["Dissection", "dissect"]
 
@@ -38,6 +39,7 @@ class Dissection:
 def dissect(
     problem: Problem | str,
     *,
+    points: Sequence[str | Point] | None = None,
     seeds: int | None = None,
     steps: int | None = None,
     budget: int = 8,
@@ -51,11 +53,13 @@ def dissect(
     progress: Progress | None = None,
     executor: Executor | None = None,
 ) -> Dissection:
-    """Train with M-SGD, M-SSD, M-SVAG, Adam and a one-beta Adam; tune each step size; repeat; compare.
+    """Train with M-SGD, M-SSD, M-SVAG, Adam and a one-beta Adam, or others; tune each step size; repeat; compare.
 
-    problem: a Problem, a built-in name, or "file.py:name".  seeds >= 1: runs per method, 3 ("demo") or 10 ("paper")
-    unless given.  steps: per run, the problem's own unless given.  budget 1 ... 100: trials per method to find its step
-    size.  select: how a step size is judged, on held-out training examples or, as in the paper, on the test set.
+    problem: a Problem, a built-in name, or "file.py:name".  points: two or more names in optim.METHODS or points of the
+    grid, such as "sign_m:erf_rho" (see rules.Point); those beside the standard five are compared with the first.
+    seeds >= 1: runs per method, 3 ("demo") or 10 ("paper") unless given.  steps: per run, the problem's own unless
+    given.  budget 1 ... 100: trials per method to find its step size.  select: how a step size is judged, on held-out
+    training examples or, as in the paper, on the test set.
     beta in [0, 1): of every method but Adam, which keeps 0.9 and 0.999.  grid: step sizes for a method instead of the
     search, such as {"msgd": [0.1, 0.3]}; a single one is used untuned.  out: a folder of its own, runs/dissect-...
     unless given.  jobs: processes at once, one for each core unless given.  record_every: steps between records of the
@@ -91,6 +95,7 @@ def dissect(
         beta=beta,
         grid=grid,
         record_every=record_every,
+        points=points,
     )
     parcel = Parcel(spec=found.spec) if isinstance(problem, str) else pack(found, mark)
     engine = executor or Processes(jobs, PRELOAD)

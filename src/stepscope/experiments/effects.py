@@ -1,4 +1,4 @@
-"""What each ingredient of Adam does to an outcome: 2 x 2 contrasts, paired by seed.
+"""What each ingredient of Adam does to an outcome: 2 x 2 contrasts, paired by seed; and methods in pairs.
 
                     no variance adaptation   variance adaptation
     no sign         M-SGD                    M-SVAG
@@ -12,11 +12,25 @@ they become factors.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from scipy.special import stdtr, stdtrit
 
-__all__ = ["ALPHA", "Effect", "EffectName", "Outcome", "Student", "Verdict", "contrasts", "effects", "holm", "student"]
+__all__ = [
+    "ALPHA",
+    "Comparison",
+    "Contrast",
+    "Effect",
+    "EffectName",
+    "Outcome",
+    "Student",
+    "Verdict",
+    "comparisons",
+    "contrasts",
+    "effects",
+    "holm",
+    "student",
+]
 
 EffectName = Literal["sign", "variance_adaptation", "interaction"]
 Verdict = Literal["helps", "hurts", "no difference", "cannot tell"]
@@ -70,13 +84,11 @@ class Student:
     p: float | None = None
 
 
-@dataclass(frozen=True)
-class Effect:
-    """One contrast of one outcome. On the ratio scale estimate, low, high and per_seed are factors (1: no effect)."""
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """A contrast of one outcome. On the ratio scale estimate, low, high and per_seed are factors (1: no effect)."""
 
     outcome: Outcome
-    adam_cell: str
-    effect: EffectName
     estimate: float | None
     low: float | None
     high: float | None
@@ -86,6 +98,22 @@ class Effect:
     missing: Mapping[str, tuple[int, ...] | None]  # method -> seeds that did not finish; None: no stable step size
     negligible: bool  # the interval lies wholly inside the margin: the effect may be certain, but it is small
     verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect(Contrast):
+    """What an ingredient does, with `adam_cell` in the fourth cell."""
+
+    adam_cell: str
+    effect: EffectName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Contrast):
+    """What `method` does instead of `baseline`."""
+
+    method: str
+    baseline: str
 
 
 def student(values: Sequence[float]) -> Student:
@@ -155,36 +183,86 @@ def effects(outcome: Outcome, adam_cell: str) -> list[Effect]:
         paired = [contrasts(*map(math.log, row), rounding=RESOLUTION) for row in complete]
     else:
         paired = [contrasts(*row, rounding=RESOLUTION * max(map(abs, row))) for row in complete]
-    missing = {
-        method: tuple(seed for seed, value in outcome.values[method].items() if value is None) or None
-        for method in cells
-        if not outcome.values[method] or None in outcome.values[method].values()
-    }
+    missing = _missing(outcome, cells)
     names: tuple[EffectName, ...] = ("sign", "variance_adaptation", "interaction")
     tests = {name: student([seed[name] for seed in paired]) for name in names}
-    p_values = [test.p for test in tests.values() if test.p is not None]
-    corrected = dict(zip(tests, holm(p_values), strict=True)) if p_values else {}
+    corrected = _corrected(tests)
+    return [
+        Effect(
+            adam_cell=adam_cell,
+            effect=name,
+            **_told(outcome, test, corrected.get(name), [seed[name] for seed in paired], missing),
+        )
+        for name, test in tests.items()
+    ]
+
+
+def comparisons(outcome: Outcome, methods: Sequence[str], baseline: str) -> list[Comparison]:
+    """Each method against the baseline, paired by seed; Holm's correction is over all of them.
+
+    Only seeds on which both finished count.
+    """
+    is_ratio = outcome.scale == "ratio"
+    tests: dict[str, Student] = {}
+    paired: dict[str, list[float]] = {}
+    base = outcome.values[baseline]
+    for method in methods:
+        rows = [(base.get(seed), value) for seed, value in sorted(outcome.values[method].items())]
+        both = [(a, b) for a, b in rows if a is not None and b is not None]
+        gaps = [math.log(b) - math.log(a) if is_ratio else b - a for a, b in both]
+        slack = [RESOLUTION * (1 if is_ratio else max(abs(a), abs(b))) for a, b in both]
+        paired[method] = [0.0 if abs(gap) <= s else gap for gap, s in zip(gaps, slack, strict=True)]
+        tests[method] = student(paired[method])
+    corrected = _corrected(tests)
+    return [
+        Comparison(
+            method=method,
+            baseline=baseline,
+            **_told(outcome, test, corrected.get(method), paired[method], _missing(outcome, (baseline, method))),
+        )
+        for method, test in tests.items()
+    ]
+
+
+def _missing(outcome: Outcome, methods: Sequence[str]) -> dict[str, tuple[int, ...] | None]:
+    return {
+        method: tuple(seed for seed, value in outcome.values[method].items() if value is None) or None
+        for method in methods
+        if not outcome.values[method] or None in outcome.values[method].values()
+    }
+
+
+def _corrected(tests: Mapping[Any, Student]) -> dict[Any, float]:
+    """Holm's p values of the tests that have one."""
+    known = {name: test.p for name, test in tests.items() if test.p is not None}
+    return dict(zip(known, holm([*known.values()]), strict=True))
+
+
+def _told(
+    outcome: Outcome,
+    test: Student,
+    p_holm: float | None,
+    paired: Sequence[float],
+    missing: Mapping[str, tuple[int, ...] | None],
+) -> dict[str, Any]:
+    """The fields of a contrast from its values by seed, which are logarithms on the ratio scale."""
+    is_ratio = outcome.scale == "ratio"
 
     def back(value: float | None) -> float | None:
         return _factor(value) if is_ratio and value is not None else value
 
-    return [
-        Effect(
-            outcome=outcome,
-            adam_cell=adam_cell,
-            effect=name,
-            estimate=back(test.mean),
-            low=back(test.low),
-            high=back(test.high),
-            p=test.p,
-            p_holm=corrected.get(name),
-            per_seed=tuple(_factor(seed[name]) if is_ratio else seed[name] for seed in paired),
-            missing=missing,
-            negligible=_is_negligible(test, outcome.margin),
-            verdict=_verdict(test, corrected.get(name), outcome),
-        )
-        for name, test in tests.items()
-    ]
+    return {
+        "outcome": outcome,
+        "estimate": back(test.mean),
+        "low": back(test.low),
+        "high": back(test.high),
+        "p": test.p,
+        "p_holm": p_holm,
+        "per_seed": tuple(_factor(value) if is_ratio else value for value in paired),
+        "missing": missing,
+        "negligible": _is_negligible(test, outcome.margin),
+        "verdict": _verdict(test, p_holm, outcome),
+    }
 
 
 def _factor(logarithm: float) -> float:

@@ -11,16 +11,16 @@ import torch
 
 from stepscope import __version__
 from stepscope.errors import UserError, unknown_name
+from stepscope.experiments.arms import STANDARD, anchor, chosen, takes_beta
 from stepscope.experiments.trial import Trial
-from stepscope.experiments.tuning import ANCHORS, MAX_BUDGET, Select, Tried, best, check_grid, judge, propose
+from stepscope.experiments.tuning import MAX_BUDGET, Select, Tried, best, check_grid, judge, propose
 from stepscope.problems import Data, Problem
+from stepscope.rules import Point
 
-__all__ = ["METHODS", "Arm", "Plan", "Profile", "Results", "is_tuning", "make_plan"]
+__all__ = ["Arm", "Plan", "Profile", "Results", "is_tuning", "make_plan"]
 
 Profile = Literal["demo", "paper"]
 
-METHODS: Final = ("msgd", "mssd", "msvag", "adam", "adam_one_beta")
-OWN_BETAS: Final = {"adam"}  # keeps the paper's two, (0.9, 0.999), and epsilon 1e-8
 SEEDS: Final = {"demo": 3, "paper": 10}
 TUNING_SEED: Final = 1000  # evaluation seeds stay below
 RECORDED_STEPS: Final = 200
@@ -58,10 +58,12 @@ class Plan:
     """A dissection's settings, checked. Its trials follow from them and from results, in whatever order these come.
 
     train_examples: those trained on.  grid: method -> its step sizes, for the methods that are not searched.
+    methods: of `optim.METHODS`, or points of the grid as `rules.Point` writes them.
     """
 
     problem: Problem
     fingerprint: str
+    methods: tuple[str, ...]
     train_examples: int
     validation_examples: int
     test_examples: int
@@ -77,7 +79,7 @@ class Plan:
     @property
     def total(self) -> int:
         """Trials in all: tuning and replications."""
-        return sum(self.tuning_trials(method) + len(self.seeds) for method in METHODS)
+        return sum(self.tuning_trials(method) + len(self.seeds) for method in self.methods)
 
     @property
     def higher_is_better(self) -> bool:
@@ -90,6 +92,8 @@ class Plan:
         words = ["stepscope", "dissect", self.problem.spec or self.problem.name, "--seeds", str(len(self.seeds))]
         words += ["--steps", str(self.steps), "--budget", str(self.budget), "--select", self.select]
         words += ["--profile", self.profile, "--beta", f"{self.beta:g}", "--record-every", str(self.record_every)]
+        if self.methods != STANDARD:
+            words += ["--methods", ",".join(self.methods)]
         for method, values in self.grid.items():
             words += ["--grid", f"{method}={','.join(f'{value!r}' for value in values)}"]
         return words
@@ -97,7 +101,8 @@ class Plan:
     def settings(self) -> dict[str, Any]:
         """All that results depend on, as it stands in dissect.json: a folder belongs to exactly these."""
         protocol = self.problem.protocol
-        return {
+        methods = {} if self.methods == STANDARD else {"methods": list(self.methods)}
+        return methods | {
             "problem": self.problem.name,
             "problem fingerprint": self.fingerprint,
             "seeds": list(self.seeds),
@@ -160,7 +165,7 @@ class Plan:
         if method in self.grid:
             given = self.grid[method]
             return [lr for lr in given if lr not in tried] if len(given) > 1 else []
-        lr = propose(tried, ANCHORS[method], self.budget)
+        lr = propose(tried, anchor(method), self.budget)
         return [] if lr is None else [lr]
 
     def _choose(self, method: str, tried: Mapping[float, Tried]) -> float | None:
@@ -173,7 +178,7 @@ class Plan:
             problem=self.fingerprint,
             method=method,
             lr=lr,
-            beta=None if method in OWN_BETAS else self.beta,
+            beta=self.beta if takes_beta(method) else None,
             seed=seed,
             steps=self.steps,
             batch_size=self.problem.protocol.batch_size,
@@ -202,6 +207,7 @@ def make_plan(
     beta: float,
     grid: Mapping[str, Sequence[float]] | None,
     record_every: int | None,
+    points: Sequence[str | Point] | None = None,
 ) -> Plan:
     """Check the settings and fill in what was not given.  Raises: UserError, one line, for the first wrong one."""
     if profile not in SEEDS:
@@ -219,14 +225,16 @@ def make_plan(
             f"problem {problem.name!r} holds out no validation examples: raise validation_share in its Protocol, "
             "or choose step sizes by test results (select 'paper')."
         )
+    methods = STANDARD if points is None else chosen(points)
     checked = {}
     for method, values in (grid or {}).items():
-        if method not in METHODS:
-            raise unknown_name("method in the grid", method, METHODS)
+        if method not in methods:
+            raise unknown_name("method in the grid", method, methods)
         checked[method] = check_grid(method, values)
     return Plan(
         problem=problem,
         fingerprint=fingerprint,
+        methods=methods,
         train_examples=len(data.train) - held_out,
         validation_examples=held_out,
         test_examples=len(data.test),

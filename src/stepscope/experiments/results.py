@@ -8,17 +8,15 @@ import numpy as np
 
 from stepscope import store
 from stepscope.experiments import wording
-from stepscope.experiments.effects import Effect, Outcome, effects
+from stepscope.experiments.arms import FOUR, formula, is_adapted, is_signed, label
+from stepscope.experiments.effects import Comparison, Contrast, Effect, Outcome, comparisons, effects
 from stepscope.experiments.folder import Folder
 from stepscope.experiments.plan import Arm, Plan, Results, is_tuning
 from stepscope.experiments.tuning import edge
-from stepscope.optim import LABELS
 
 __all__ = ["SCHEMA", "assemble", "outcomes", "recording"]
 
 SCHEMA: Final = "stepscope.dissection/1"
-SIGNED: Final = {"mssd", "adam", "adam_one_beta"}
-ADAPTED: Final = {"msvag", "adam", "adam_one_beta"}
 MATCHED: Final = "adam_one_beta"
 MOST_STEPS: Final = 200
 
@@ -32,8 +30,16 @@ REASONS: Final = {
 
 def assemble(plan: Plan, arms: Sequence[Arm], results: Results, folder: Folder) -> dict[str, Any]:
     """Everything a report needs. Holds nothing that changes from one run of the same sweep to the next."""
-    paper = [effect for outcome in outcomes(plan, arms, results) for effect in effects(outcome, "adam")]
-    matched = [effect for outcome in outcomes(plan, arms, results) for effect in effects(outcome, MATCHED)]
+    measured = outcomes(plan, arms, results)
+    square = set(FOUR) <= set(plan.methods)
+    paper = [effect for outcome in measured for effect in effects(outcome, "adam")] if square else []
+    has_match = square and MATCHED in plan.methods
+    matched = [effect for outcome in measured for effect in effects(outcome, MATCHED)] if has_match else []
+    # What the square does not speak of is compared with the method that was named first.
+    others = [m for m in plan.methods[1:] if not square or (m not in FOUR and m != MATCHED)]
+    pairs = [pair for outcome in measured for pair in comparisons(outcome, others, plan.methods[0])] if others else []
+    said = [wording.headline(plan.problem.name, paper)] if square else []
+    said += [wording.compared(plan.problem.name, pairs)] if pairs else []
     environment = folder.environment
     return {
         "schema": SCHEMA,
@@ -48,12 +54,13 @@ def assemble(plan: Plan, arms: Sequence[Arm], results: Results, folder: Folder) 
             "profile": plan.profile,
             "loss_evaluation_examples": min(plan.train_examples, plan.test_examples),
         },
-        "arms": [_arm(arm, results) for arm in arms],
+        "arms": [_arm(arm, results, square) for arm in arms],
         "effects": [_effect(effect) for effect in [*paper, *matched]],
+        **({"comparisons": [_comparison(pair) for pair in pairs]} if pairs else {}),
         "verdict": {
-            "headline": wording.headline(plan.problem.name, paper),
-            "sentences": [wording.sentence(effect) for effect in paper],
-            "adam_cells": wording.adam_cells(paper, matched),
+            "headline": " ".join(said),
+            "sentences": [*map(wording.sentence, paper), *map(wording.comparison, pairs)],
+            "adam_cells": wording.adam_cells(paper, matched) if has_match else "",
         },
         "dissection": {
             arm.method: recording(store.Run(folder.trials / trial.id / "run"))
@@ -129,13 +136,14 @@ def _problem(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _arm(arm: Arm, results: Results) -> dict[str, Any]:
+def _arm(arm: Arm, results: Results, square: bool) -> dict[str, Any]:
     return {
         "method": arm.method,
-        "label": LABELS[arm.method],
-        "sign": arm.method in SIGNED,
-        "variance_adaptation": arm.method in ADAPTED,
-        "role": "matched" if arm.method == MATCHED else "cell",
+        "label": label(arm.method),
+        "formula": formula(arm.method),
+        "sign": is_signed(arm.method),
+        "variance_adaptation": is_adapted(arm.method),
+        "role": "matched" if square and arm.method == MATCHED else "cell" if square and arm.method in FOUR else "other",
         "lr": arm.lr,
         "lr_at_edge": None if arm.lr is None else edge(arm.tried, arm.lr),
         "tuning": [
@@ -156,11 +164,19 @@ def _arm(arm: Arm, results: Results) -> dict[str, Any]:
 
 
 def _effect(effect: Effect) -> dict[str, Any]:
+    named = {"adam_cell": effect.adam_cell, "effect": effect.effect}
+    return named | _contrast(effect) | {"sentence": wording.sentence(effect)}
+
+
+def _comparison(pair: Comparison) -> dict[str, Any]:
+    named = {"method": pair.method, "baseline": pair.baseline}
+    return named | _contrast(pair) | {"sentence": wording.comparison(pair)}
+
+
+def _contrast(effect: Contrast) -> dict[str, Any]:
     return {
-        "adam_cell": effect.adam_cell,
         "outcome": effect.outcome.name,
         "scale": effect.outcome.scale,
-        "effect": effect.effect,
         "estimate": effect.estimate,
         "low": effect.low,
         "high": effect.high,
@@ -169,5 +185,4 @@ def _effect(effect: Effect) -> dict[str, Any]:
         "seeds": len(effect.per_seed),
         "per_seed": list(effect.per_seed),
         "verdict": effect.verdict,
-        "sentence": wording.sentence(effect),
     }

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from stepscope.experiments.arms import label
 from stepscope.experiments.executor import Executor, Task
 from stepscope.experiments.folder import Folder
-from stepscope.experiments.plan import METHODS, Arm, Plan, Results, is_tuning
+from stepscope.experiments.plan import Arm, Plan, Results, is_tuning
 from stepscope.experiments.progress import Kind, Progress, TrialEvent
 from stepscope.experiments.shipping import Parcel
 from stepscope.experiments.trial import Trial, run_trial
-from stepscope.optim import LABELS
 
 __all__ = ["sweep"]
 
@@ -27,7 +27,7 @@ def sweep(
     watch = _Watch(plan, folder, progress)
     submitted: dict[str, Trial] = {}
     while True:
-        arms = [plan.arm(method, results) for method in METHODS]
+        arms = [plan.arm(method, results) for method in plan.methods]
         watch.report(arms, results, submitted)
         wanted = [trial for arm in arms for trial in arm.wanted]
         if not wanted:
@@ -57,14 +57,14 @@ class _Watch:
                     self._finished(trial, results[trial.id], cached=trial.id not in submitted)
             if arm.hopeless and arm.method not in self.told:
                 self.told.add(arm.method)
-                self.progress.note(f"{LABELS[arm.method]}: no step size that was tried is stable.")
+                self.progress.note(f"{label(arm.method)}: no step size that was tried is stable.")
                 self._advance("skipped", arm.method, "skipped", trials=len(self.plan.seeds))
 
     def _finished(self, trial: Trial, result: Mapping[str, Any], cached: bool) -> None:
         if error := result.get("error"):
             place = self.folder.trials / trial.id / "result.json"
             self.progress.note(
-                f"{LABELS[trial.method]} with step size {trial.lr:g} and seed {trial.seed} failed: "
+                f"{label(trial.method)} with step size {trial.lr:g} and seed {trial.seed} failed: "
                 f"{error.strip().splitlines()[-1]} (all of it in {place})"
             )
         self._advance(
@@ -79,5 +79,7 @@ class _Watch:
 
     def _advance(self, kind: Kind, method: str, status: str, *, trials: int = 1, **details: Any) -> None:
         self.done += trials
-        label, total = LABELS[method], self.plan.total
-        self.progress.advance(TrialEvent(kind, method, label, status, self.done, total, trials=trials, **details))
+        total = self.plan.total
+        self.progress.advance(
+            TrialEvent(kind, method, label(method), status, self.done, total, trials=trials, **details)
+        )

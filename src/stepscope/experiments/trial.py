@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from stepscope import optim
 from stepscope.errors import UserError
+from stepscope.experiments.arms import make
 from stepscope.experiments.shipping import Parcel, unpack
 from stepscope.problems import Data, Problem, Split
 from stepscope.scope import Scope
@@ -31,15 +32,16 @@ DIVISION_SEED: Final = 20180713  # of the fixed division of the training set, th
 # Added to a trial's seed, so that its weights, its batches and its dropout masks come from different random streams.
 ORDER_STREAM, DROPOUT_STREAM = 10_000, 20_000
 EVALUATION_BATCH: Final = 1000
+MICRO_BATCHES: Final = 8  # of a mini-batch whose variance is measured: 7 degrees of freedom for each coordinate
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
     """Everything that a training run depends on; two trials that agree here end in the same bits on one machine.
 
-    problem: its fingerprint (see shipping).  method: a name in optim.METHODS.  beta: None for a method with its own
-    two.  held_out: examples of the training set kept for validation.  parts: which of PARTS to evaluate.
-    record_every: 0, or record the optimizer's steps, every so many.
+    problem: its fingerprint (see shipping).  method: a name in optim.METHODS, or a point of the grid as `rules.Point`
+    writes it.  beta: None for a method with its own numbers.  held_out: examples of the training set kept for
+    validation.  parts: which of PARTS to evaluate.  record_every: 0, or record the optimizer's steps, every so many.
     """
 
     problem: str
@@ -76,8 +78,7 @@ def divide(data: Data, held_out: int) -> dict[str, Split]:
 
 def make_optimizer(trial: Trial, model: nn.Module) -> optim.RuleOptimizer:
     """The trial's method over the model's parameters; torch's defaults for whatever the trial does not say."""
-    options: dict[str, Any] = {"lr": trial.lr} if trial.beta is None else {"lr": trial.lr, "beta": trial.beta}
-    return optim.METHODS[trial.method](model.parameters(), **options)
+    return make(trial.method, model, trial.lr, trial.beta)
 
 
 def batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
@@ -140,12 +141,10 @@ def train(trial: Trial, problem: Problem, run: Path | None = None) -> dict[str, 
     with _recording(trial, optimizer, model, run) as scope:
         order = batches(len(inputs), trial.batch_size, trial.seed)
         for step, index in enumerate(itertools.islice(order, trial.steps), start=1):
-            loss = problem.loss(model(inputs[index]), targets[index])
-            if not math.isfinite(value := loss.item()):
+            value = _backward(optimizer, lambda part: problem.loss(model(inputs[part]), targets[part]), index)
+            if not math.isfinite(value):
                 status = "diverged"
                 break
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             if scope is not None:
                 scope.note(loss=value)
@@ -183,6 +182,27 @@ def run_trial(trial: Trial, parcel: Parcel, folder: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"the disk of {folder} is full: free some space and run the same again.") from error
         raise
+
+
+def _backward(optimizer: optim.RuleOptimizer, loss_of: Callable[[Tensor], Tensor], index: Tensor) -> float:
+    """Leave the gradient of the mean loss over a mini-batch behind, if it is finite.  Returns that loss.
+
+    Where a step needs the variance within the batch, from MICRO_BATCHES parts of it.
+    """
+    optimizer.zero_grad()
+    if not (isinstance(optimizer, optim.Dissected) and optimizer.takes_batch_variance):
+        loss = loss_of(index)
+        if math.isfinite(value := loss.item()):
+            loss.backward()  # type: ignore[no-untyped-call]
+        return value
+    total = 0.0
+    with optimizer.within_batch() as batch:
+        for part in index.tensor_split(min(MICRO_BATCHES, len(index))):
+            loss = loss_of(part)
+            total += loss.item() * len(part) / len(index)
+            loss.backward()  # type: ignore[no-untyped-call]
+            batch.add(examples=len(part))
+    return total
 
 
 @contextlib.contextmanager

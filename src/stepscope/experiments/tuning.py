@@ -13,15 +13,12 @@ from typing import Any, Literal, TypeVar
 
 from stepscope.errors import UserError
 
-__all__ = ["ANCHORS", "MAX_BUDGET", "Select", "Tried", "best", "check_grid", "edge", "judge", "propose", "step_size"]
+__all__ = ["MAX_BUDGET", "Select", "Tried", "best", "check_grid", "edge", "judge", "propose", "step_size"]
 
 Select = Literal["validation", "paper"]
 Place = TypeVar("Place", int, float)  # on the quarter-decade grid (10**(place/4)), or a step size itself
 
 HALF_DECADE = 2  # in quarter decades, the unit in which the search counts
-
-# Where the search starts: for steps as long as the gradient, and for steps whose length is lr itself.
-ANCHORS = {"msgd": 0.316, "mssd": 0.01, "msvag": 0.316, "adam": 0.01, "adam_one_beta": 0.01}
 
 # A search that only ever goes one way stays within 10**-50 ... 10**50.
 MAX_BUDGET = 100

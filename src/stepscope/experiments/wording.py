@@ -1,21 +1,18 @@
-"""Effects in plain words: a sentence each, a headline for all, and what the choice of the Adam cell changes."""
+"""Effects in plain words: a sentence each, a headline for all, and what the choice of the Adam cell changes.
+
+Comparisons of methods in pairs likewise.
+"""
 
 from collections.abc import Sequence
 from typing import Final
 
-from stepscope.experiments.effects import Effect
+from stepscope.experiments.arms import label
+from stepscope.experiments.effects import Comparison, Contrast, Effect
 
-__all__ = ["adam_cells", "headline", "sentence"]
+__all__ = ["adam_cells", "compared", "comparison", "headline", "sentence"]
 
 ACTING: Final = {"sign": "taking the sign", "variance_adaptation": "adapting to the variance"}
 INGREDIENT: Final = {"sign": "the sign", "variance_adaptation": "variance adaptation", "interaction": "the interaction"}
-CELL_LABELS: Final = {
-    "msgd": "M-SGD",
-    "mssd": "M-SSD",
-    "msvag": "M-SVAG",
-    "adam": "Adam",
-    "adam_one_beta": "Adam (one beta)",
-}
 OTHER_ADAM: Final = "The paper's Adam also differs in beta2, the uncorrected variance and epsilon"
 
 
@@ -36,6 +33,37 @@ def headline(problem: str, effects: Sequence[Effect]) -> str:
     return f"On {problem}, {'; '.join(clauses)}."
 
 
+def comparison(found: Comparison) -> str:
+    """A method against the baseline as one plain sentence, and a second one if seeds had to be left out."""
+    method, thing = label(found.method), _thing(found)
+    against = f"in the place of {label(found.baseline)}"
+    if found.verdict == "no difference":
+        text = f"{method} {against} makes no difference to {thing}: {_size(found)}{_margin(found)} {_certainty(found)}"
+    elif found.verdict == "cannot tell":
+        text = _undecided(found, f"whether {method} {against} changes {thing}", "both methods")
+    else:
+        verb = "raises" if _is_above(found) else "lowers"
+        small = ", certain but small," if found.negligible else ""
+        text = f"{method} {against} {verb} {thing} by {_size(found, signed=False)}{small} {_certainty(found)}"
+    return f"{text[0].upper()}{text[1:]}.{_left_out(found, 'this comparison')}"
+
+
+def compared(problem: str, found: Sequence[Comparison]) -> str:
+    """Which methods help or hurt against the baseline, outcome by outcome."""
+    clauses = []
+    for name in dict.fromkeys(one.outcome.name for one in found):
+        rows = [one for one in found if one.outcome.name == name]
+        words = []
+        for verdict, verb in (("helps", "improved by"), ("hurts", "made worse by")):
+            named = [f"{label(one.method)} ({_evidence(one)})" for one in rows if one.verdict == verdict]
+            words += [f"{verb} {', '.join(named)}"] if named else []
+        for verdict, verb in (("no difference", "not changed by"), ("cannot tell", "undecided for")):
+            named = [label(one.method) for one in rows if one.verdict == verdict]
+            words += [f"{verb} {', '.join(named)}"] if named else []
+        clauses.append(f"{_thing(rows[0])} is {', '.join(words)}")
+    return f"On {problem}, against {label(found[0].baseline)}: {'; '.join(clauses)}."
+
+
 def adam_cells(paper: Sequence[Effect], matched: Sequence[Effect]) -> str:
     """Whether the verdicts change when the paper's Adam is replaced by the matched cell."""
     changed = [
@@ -52,7 +80,7 @@ def _main_effect(effect: Effect) -> str:
     if effect.verdict == "no difference":
         return f"{acting} makes no difference to {thing}: {_size(effect)}{_margin(effect)} {_certainty(effect)}"
     if effect.verdict == "cannot tell":
-        return _undecided(effect, f"whether {acting} changes {thing}")
+        return _undecided(effect, f"whether {acting} changes {thing}", "all four methods")
     verb = "raises" if _is_above(effect) else "lowers"
     small = ", certain but small," if effect.negligible else ""
     return f"{acting} {verb} {thing} by {_size(effect, signed=False)}{small} {_certainty(effect)}"
@@ -63,7 +91,8 @@ def _interaction(effect: Effect) -> str:
     if effect.verdict == "no difference":
         return f"{both} act independently on {thing}: {_size(effect)}{_margin(effect)} {_certainty(effect)}"
     if effect.verdict == "cannot tell":
-        return _undecided(effect, f"whether {both} reinforce each other or interfere in {thing}")
+        question = f"whether {both} reinforce each other or interfere in {thing}"
+        return _undecided(effect, question, "all four methods")
     verb = "reinforce each other" if effect.verdict == "helps" else "interfere"
     side = "above" if _is_above(effect) else "below"
     if effect.outcome.scale == "ratio":
@@ -74,13 +103,13 @@ def _interaction(effect: Effect) -> str:
     return f"{both} {verb}: {together} {_certainty(effect)}"
 
 
-def _undecided(effect: Effect, question: str) -> str:
-    absent = [CELL_LABELS[method] for method, seeds in effect.missing.items() if seeds is None]
+def _undecided(effect: Contrast, question: str, methods: str) -> str:
+    absent = [label(method) for method, seeds in effect.missing.items() if seeds is None]
     if absent:
         return f"it cannot be told {question}: no step size that was tried is stable for {' and '.join(absent)}"
     count = len(effect.per_seed)
     if count == 0:
-        return f"it cannot be told {question}: no seed finished with all four methods"
+        return f"it cannot be told {question}: no seed finished with {methods}"
     if count == 1:
         return f"one seed cannot tell {question} ({_size(effect)})"
     return f"{count} seeds cannot tell {question}: {_size(effect)} {_certainty(effect)}"
@@ -115,22 +144,22 @@ def _matters(effect: Effect) -> bool:
     return effect.verdict in ("helps", "hurts") and not effect.negligible
 
 
-def _thing(effect: Effect) -> str:
+def _thing(effect: Contrast) -> str:
     part = "training" if effect.outcome.name == "train_loss" else "test"
     return f"the final {part} {effect.outcome.unit}"
 
 
-def _seeds(effect: Effect) -> str:
+def _seeds(effect: Contrast) -> str:
     count = len(effect.per_seed)
     return f"{count} seed{'' if count == 1 else 's'}"
 
 
-def _is_above(effect: Effect) -> bool:
+def _is_above(effect: Contrast) -> bool:
     assert effect.estimate is not None
     return effect.estimate > (1 if effect.outcome.scale == "ratio" else 0)
 
 
-def _size(effect: Effect, signed: bool = True) -> str:
+def _size(effect: Contrast, signed: bool = True) -> str:
     """The estimate and its interval: "a factor 0.42 [0.31, 0.58]", "1.2 points [0.4, 2.0]" or "0.03 [0.01, 0.05]"."""
     assert effect.estimate is not None
     numbers = (
@@ -153,7 +182,7 @@ def _with_interval(numbers: Sequence[float], unit: str = "") -> str:
     return f"{head}{unit} [{', '.join(interval)}]" if interval else f"{head}{unit}"
 
 
-def _margin(effect: Effect) -> str:
+def _margin(effect: Contrast) -> str:
     if effect.low == effect.high:
         return " on every seed"
     return (
@@ -163,28 +192,28 @@ def _margin(effect: Effect) -> str:
     )
 
 
-def _p(effect: Effect) -> str:
+def _p(effect: Contrast) -> str:
     assert effect.p_holm is not None
     return "p < 0.0001" if effect.p_holm < 1e-4 else f"p = {effect.p_holm:.2g}"
 
 
-def _certainty(effect: Effect) -> str:
+def _certainty(effect: Contrast) -> str:
     interval = "the same on every seed" if effect.low is None else "95 % interval"
     return f"({interval}, {_seeds(effect)}, Holm-corrected {_p(effect)})"
 
 
-def _evidence(effect: Effect) -> str:
+def _evidence(effect: Contrast) -> str:
     return f"{_size(effect)}, {_seeds(effect)}, {_p(effect)}"
 
 
-def _left_out(effect: Effect) -> str:
+def _left_out(effect: Contrast, where: str = "all four methods") -> str:
     """Which runs did not finish, and that their seeds are not in the numbers: they would make the method look worse."""
     absent: dict[tuple[int, ...], list[str]] = {}
     for method, seeds in effect.missing.items():
         if seeds:
-            absent.setdefault(seeds, []).append(CELL_LABELS[method])
+            absent.setdefault(seeds, []).append(label(method))
     parts = [
         f"{' and '.join(labels)} did not finish on seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
         for seeds, labels in absent.items()
     ]
-    return f" {'; '.join(parts)}: left out for all four methods." if parts else ""
+    return f" {'; '.join(parts)}: left out for {where}." if parts else ""

@@ -103,7 +103,7 @@ class Kernel:
     sums[count, terms]: float64.  counts[count, counts_starts(bins)[-1]]: int32, each histogram from its start on; what
     bin 0 holds has no meaning. The last two are not touched if nothing is measured.
 
-    host: graphs of the shared numbers, in order.
+    host: graphs of the shared numbers, in order.  starts: of the histograms in a row of counts, and the row's length.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class Kernel:
         wanted: list[Sequence[Symbol]] = [written]
         if measured is not None:
             wanted += [measured.terms, measured.places, measured.gaps, measured.trusting]
+        self.starts = counts_starts(bins)
         self.host, roots = split([root for part in wanted for root in part])
         parts = iter(roots)
         split_parts = [[next(parts) for _ in part] for part in wanted]

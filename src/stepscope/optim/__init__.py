@@ -3,21 +3,21 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from stepscope.optim.as_torch import SGD, Adadelta, AdaGrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSProp
 from stepscope.optim.base import RuleOptimizer
+from stepscope.optim.grid import Dissected, OwnRule, from_rule
 from stepscope.optim.methods import (
     MSGD,
     MSSD,
     MSVAG,
-    SGD,
     SSD,
     SVAG,
-    Adadelta,
-    AdaGrad,
-    Adam,
+    AdaBelief,
     AdamErf,
     AdamOneBeta,
-    AdamW,
-    RMSProp,
+    Grams,
+    Lion,
+    Signum,
 )
 
 METHODS: Mapping[str, type[RuleOptimizer]] = MappingProxyType(
@@ -32,6 +32,13 @@ METHODS: Mapping[str, type[RuleOptimizer]] = MappingProxyType(
         "adamw": AdamW,
         "adam_erf": AdamErf,
         "adam_one_beta": AdamOneBeta,
+        "nadam": NAdam,
+        "radam": RAdam,
+        "adamax": Adamax,
+        "signum": Signum,
+        "lion": Lion,
+        "grams": Grams,
+        "adabelief": AdaBelief,
         "rmsprop": RMSProp,
         "adagrad": AdaGrad,
         "adadelta": Adadelta,
@@ -50,6 +57,13 @@ LABELS: Mapping[str, str] = MappingProxyType(
         "adamw": "AdamW",
         "adam_erf": "Adam (exact factor)",
         "adam_one_beta": "Adam (one beta)",
+        "nadam": "NAdam",
+        "radam": "RAdam",
+        "adamax": "Adamax",
+        "signum": "Signum",
+        "lion": "Lion",
+        "grams": "Grams",
+        "adabelief": "AdaBelief",
         "rmsprop": "RMSProp",
         "adagrad": "AdaGrad",
         "adadelta": "Adadelta",
@@ -65,12 +79,22 @@ __all__ = [
     "SGD",
     "SSD",
     "SVAG",
+    "AdaBelief",
     "AdaGrad",
     "Adadelta",
     "Adam",
     "AdamErf",
     "AdamOneBeta",
     "AdamW",
+    "Adamax",
+    "Dissected",
+    "Grams",
+    "Lion",
+    "NAdam",
+    "OwnRule",
+    "RAdam",
     "RMSProp",
     "RuleOptimizer",
+    "Signum",
+    "from_rule",
 ]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from stepscope.optim.backends import cpu, eager
+from stepscope.optim.backends import cpu, devices, eager
 from stepscope.optim.dispatch import Dispatcher, Job
+from stepscope.optim.moments import number
 from stepscope.optim.sums import Request, StepSums
 from stepscope.optim.watch import GRADIENT
 from stepscope.rules import METHODS, Rule, ascending, decayed
@@ -36,8 +37,12 @@ def _warn_once(text: str) -> None:
 
 
 @cache
-def _variant(name: str, decay: str, ascends: bool) -> Rule:
-    rule = METHODS[name]
+def _inform_once(text: str) -> None:
+    log.info(text)
+
+
+@cache
+def _variant(rule: Rule, decay: str, ascends: bool) -> Rule:
     if decay:
         rule = decayed(rule, decoupled=decay == "decoupled")
     return ascending(rule) if ascends else rule
@@ -51,8 +56,8 @@ class RuleOptimizer(Optimizer):
     continue without them.
 
     Of torch's options,
-    fused=None steps CPU tensors with one compiled pass over all of them, and the rest eagerly; True warns about the
-    rest, once; False compiles nothing.  foreach=True steps eagerly, many small tensors at a time.
+    fused=None steps CPU and CUDA tensors with one compiled pass over all of a device, and the rest eagerly; True warns
+    about the rest, once; False compiles nothing.  foreach=True steps eagerly, many small tensors at a time.
     capturable=True keeps counters and numbers on the parameters' device, so that a CUDA graph can hold the step.
     differentiable=True lets gradients flow through the step: to the weights before it, the gradients and, if they are
     tensors, lr and weight_decay.
@@ -122,17 +127,21 @@ class RuleOptimizer(Optimizer):
             if group.get("foreach") and not group.get("capturable"):
                 raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
         rule = self._rule(group)
-        rule.check({name: float(value) for name, value in self._hyper(group, rule).items()})
+        rule.check({name: number(value) for name, value in self._hyper(group, rule).items()})
 
     def _method(self, group: Mapping[str, Any]) -> str:
         """Name of the rule of this group."""
         return self.method
 
+    def _plain_rule(self, group: Mapping[str, Any]) -> Rule:
+        """The rule of this group without weight decay, descending."""
+        return METHODS[self._method(group)]
+
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         decay = ""
         if not _is_zero(group.get("weight_decay", 0.0)):
             decay = "decoupled" if group.get("decoupled_weight_decay", False) else "coupled"
-        return _variant(self._method(group), decay, bool(group.get("maximize", False)))
+        return _variant(self._plain_rule(group), decay, bool(group.get("maximize", False)))
 
     def _hyper(self, group: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
         """The group's numbers under the rule's names, tensors as they are."""
@@ -193,7 +202,7 @@ class RuleOptimizer(Optimizer):
         hyper = self._hyper(group, rule)
         if group["capturable"] or group["differentiable"]:
             return hyper
-        return {name: float(value) for name, value in hyper.items()}
+        return {name: number(value) for name, value in hyper.items()}
 
     def _completed(self, job: Job) -> Job:
         """The job with all of its state, made where it is missing."""
@@ -231,17 +240,20 @@ class RuleOptimizer(Optimizer):
         if group is None:
             raise ValueError("the tensor is none of this optimizer's parameters")
         states = [self.state[p][name] for name in self._rule(group).state] if p in self.state else []
-        reason = self._why_eager(group) or cpu.obstacle(
-            eager.local(p.detach()), eager.local(p.grad if p.grad is not None else p.detach()), map(eager.local, states)
+        reason = self._why_eager(group) or devices.obstacle(
+            eager.local(p.detach()),
+            eager.local(p.grad if p.grad is not None else p.detach()),
+            map(eager.local, states),
+            capturable=group["capturable"],
         )
         return f"eager: {reason}" if reason else "compiled"
 
     def _why_eager(self, group: Mapping[str, Any]) -> str | None:
         """Why nothing of this group is compiled, or None."""
-        for name, on in (("fused", group["fused"] is False), *((n, group[n]) for n in _OFF if n != "fused")):
+        for name, on in (("fused", group["fused"] is False), *((n, group[n]) for n in ("foreach", "differentiable"))):
             if on:
                 return f"{name}={group[name]}"
-        return None if cpu.available() else "llvmlite cannot be loaded"
+        return None
 
     def _explain(self, group: Mapping[str, Any], reasons: Iterable[str]) -> None:
         """Say once for each reason what is not compiled, where the user asked for it or lacks the compiler."""
@@ -250,6 +262,8 @@ class RuleOptimizer(Optimizer):
                 _warn_once(f"stepscope steps are taken eagerly, several times slower: {reason}.")
             elif group["fused"]:
                 _warn_once(f"fused=True cannot be honoured for {reason}; these tensors are stepped eagerly.")
+            elif "Triton" in reason:
+                _inform_once(f"stepscope steps CUDA tensors eagerly, several times slower: {reason}.")
             else:
                 log.debug("stepped eagerly: %s", reason)
 
@@ -277,4 +291,4 @@ class RuleOptimizer(Optimizer):
 
 def _is_zero(value: Any) -> bool:
     """Whether a decay is off; one that carries a gradient is on."""
-    return not (isinstance(value, Tensor) and value.requires_grad) and float(value) == 0
+    return not (isinstance(value, Tensor) and value.requires_grad) and number(value) == 0

@@ -3,6 +3,7 @@
 Tensors of all groups whose rule, dtype and wishes are the same share one call of one kernel. What was found out about
 tensors holds for the next step as long as they are the same ones and lie where they lay, which is cheap to see.
 """
+# Long because a step is divided, checked, launched and measured by the same few types, which mean nothing elsewhere.
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stepscope.optim import moments
-from stepscope.optim.backends import cpu, eager
+from stepscope.optim.backends import cpu, devices, eager
 from stepscope.optim.shards import extent
 from stepscope.optim.sums import Average, Measured, Request, StepSums
 from stepscope.optim.watch import GRADIENT, Watch, identical
@@ -60,10 +61,14 @@ class _Part(NamedTuple):
 
 
 class _Launch:
-    """What one program steps: the tensors of its parts, end to end."""
+    """What one program steps on one device: the tensors of its parts, end to end.
 
-    def __init__(self, program: cpu.Program) -> None:
-        self.program = program
+    captured: its numbers are computed on the device, for a CUDA graph.
+    """
+
+    def __init__(self, program: cpu.Program, device: torch.device, captured: bool) -> None:
+        self.program, self.device, self.captured = program, device, captured
+        self.backend = devices.backend(device)
         self.parts: list[_Part] = []
         self.owners: list[Tensor] = []
         self.batch: cpu.Batch
@@ -80,10 +85,10 @@ class _Launch:
 
     def close(self) -> None:
         """All tensors are there. Nothing here keeps a gradient alive."""
-        plain = eager.all_plain(self.owners)
-        self.batch = cpu.Batch(self._streams, None if plain else [extent(p)[:2] for p in self.owners])
+        extents = None if eager.all_plain(self.owners) else [extent(p)[:2] for p in self.owners]
+        self.batch = self.backend.Batch(self._streams, extents)
         thetas, self._streams = self._streams[0], []
-        self.changed = thetas if plain else [*thetas, *self.owners]
+        self.changed = thetas if eager.all_plain(self.owners) else [*thetas, *self.owners]
 
 
 class _Ready:
@@ -105,12 +110,12 @@ class _Ready:
             if job.steps and cpu.are_counters(job.steps)
         }
         self.eager: dict[int, list[int]] = {}
-        launches: dict[cpu.Program, _Launch] = {}
+        launches: dict[Any, _Launch] = {}
         for job in jobs:
             compiled, self.eager[job.place] = _divide(optimizer, job)
-            for dtype, chosen in compiled.items():
+            for (device, dtype), chosen in compiled.items():
                 for part, asked in _asked(job, chosen, request):
-                    _add(launches, job, dtype, part, asked)
+                    _add(launches, job, device, dtype, part, asked)
         self.launches = list(launches.values())
         self._keeps = any(part.kept for launch in self.launches for part in launch.parts)
         for launch in self.launches:
@@ -228,11 +233,11 @@ def _count(job: Job, addresses: NDArray[np.int64] | None) -> Sequence[int]:
     return [int(t.item()) for t in job.steps]
 
 
-def _divide(optimizer: Any, job: Job) -> tuple[dict[torch.dtype, list[int]], list[int]]:
-    """Which of the job's parameters are compiled, by dtype, and which are stepped eagerly; those without elements are
-    neither."""
+def _divide(optimizer: Any, job: Job) -> tuple[dict[tuple[torch.device, torch.dtype], list[int]], list[int]]:
+    """Which of the job's parameters are compiled, by device and dtype, and which are stepped eagerly; those without
+    elements are neither."""
     whole = optimizer._why_eager(job.group)
-    compiled: dict[torch.dtype, list[int]] = {}
+    compiled: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     rest: list[int] = []
     reasons = {whole} if whole else set()
     for i, (p, g, *state) in enumerate(zip(job.params, job.grads, *job.columns, strict=True)):
@@ -241,12 +246,14 @@ def _divide(optimizer: Any, job: Job) -> tuple[dict[torch.dtype, list[int]], lis
         reason = whole
         if reason is None:
             theta = eager.local(p)
-            reason = cpu.obstacle(theta, eager.local_like(g, p), [eager.local(s) for s in state])
+            reason = devices.obstacle(
+                theta, eager.local_like(g, p), [eager.local(s) for s in state], capturable=job.group["capturable"]
+            )
         if reason is not None:
             rest.append(i)
             reasons.add(reason)
         elif theta.numel():
-            compiled.setdefault(theta.dtype, []).append(i)
+            compiled.setdefault((theta.device, theta.dtype), []).append(i)
     optimizer._explain(job.group, reasons)
     return compiled, rest
 
@@ -257,8 +264,9 @@ def _layout(rule: Rule) -> moments.Layout | None:
 
 
 def _add(
-    launches: dict[cpu.Program, _Launch],
+    launches: dict[Any, _Launch],
     job: Job,
+    device: torch.device,
     dtype: torch.dtype,
     chosen: Sequence[int],
     request: Request | None,
@@ -282,13 +290,17 @@ def _add(
             if layout
             else cpu.Layout(*cpu.MEAN_KEPT, raw=False)
         )
-    program = cpu.program(job.rule, dtype, bool(part.kept), streams, request.chosen if streams and request else None)
-    launches.setdefault(program, _Launch(program)).add(part, owners, columns)
+    chosen_sums = request.chosen if streams and request else None
+    program = devices.backend(device).program(job.rule, dtype, bool(part.kept), streams, chosen_sums)
+    captured = bool(job.group["capturable"]) and request is None
+    key = program, device, captured
+    launches.setdefault(key, _Launch(*key)).add(part, owners, columns)
 
 
 def _beta(request: Request, job: Job) -> float:
     """Decay rate of the averages that are kept beside a rule: that of its own mean, if it has one."""
-    return float(job.hyper.get("beta", request.beta)) if "m" in job.rule.state else request.beta
+    beta = moments.own_beta(dict.fromkeys(job.rule.state, True), job.hyper)
+    return request.beta if beta is None else beta
 
 
 def _run(
@@ -303,10 +315,21 @@ def _run(
     shared: list[Any] = []
     measured: list[moments.Numbers] = []
     for part in launch.parts:
-        pairs = _numbers(optimizer, launch.program, part, jobs[part.place], reached[part.place], request)
+        job, ts = jobs[part.place], reached[part.place]
+        if launch.captured:
+            count = len(part.of(job.params))
+            steps = part.of(job.steps) if job.steps else []
+            shared.append(
+                launch.backend.device_numbers(launch.program, job.rule, job.hyper, steps, launch.device, count)
+            )
+            continue
+        if job.group["capturable"]:  # a step that is observed waits for the device
+            job = job._replace(hyper={name: moments.number(value) for name, value in job.hyper.items()})
+            ts = list(map(int, torch.stack(job.steps).tolist())) if job.steps else ts
+        pairs = _numbers(optimizer, launch.program, part, job, ts, request)
         shared += [array for array, _ in pairs]
         measured += [n for _, n in pairs if n is not None]
-    counted = cpu.launch(launch.program, launch.batch, shared)
+    counted = launch.backend.launch(launch.program, launch.batch, torch.cat(shared) if launch.captured else shared)
     for part in launch.parts:
         for average in part.kept:
             average.t += 1
@@ -368,18 +391,17 @@ def _step_eagerly(
         if request is not None and _layout(job.rule) is None:
             for i in asked:
                 _let_in(request, job, i)
-    floats = {name: float(value) for name, value in job.hyper.items()}
 
     @cache
     def scalars(t: int) -> Mapping[str, float]:
-        return job.rule.step_scalars(t, floats)
+        return job.rule.step_scalars(t, {name: moments.number(value) for name, value in job.hyper.items()})
 
     works = []
     for i in chosen:
         theta, g, state = job.params[i], job.grads[i], [column[i] for column in job.columns]
         numbers: Mapping[str, Any]
         if job.group["capturable"] and job.rule.state:
-            numbers = eager.device_scalars(job.rule, floats, job.steps[i])
+            numbers = eager.device_scalars(job.rule, job.hyper, job.steps[i])
         else:
             numbers = scalars(ts[i])
         if g.is_sparse and optimizer._touched_rows_only(job.rule):

@@ -1,223 +1,30 @@
-"""Torch optimizers, one per method: constructor signatures only. Torch's methods take torch's arguments and defaults;
-of its options that this package lacks (amsgrad, capture in graphs) they take the off values.
-
-fused=True steps plain float32 and float64 CPU tensors with a compiled kernel, one pass over memory; what cannot be
-compiled is stepped eagerly, with one warning. The two agree to an ulp of the step.
+"""The paper's methods, and others' that are points of the same grid: constructor signatures only.
 
 Every class takes `maximize=True` to ascend, accepts lr = 0 (warm-up), and raises ValueError for numbers out of range.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from stepscope.optim.as_torch import Rate
 from stepscope.optim.base import RuleOptimizer
+from stepscope.rules import Hyper, Rule
 
 __all__ = [
     "MSGD",
     "MSSD",
     "MSVAG",
-    "SGD",
     "SSD",
     "SVAG",
-    "AdaGrad",
-    "Adadelta",
-    "Adam",
+    "AdaBelief",
     "AdamErf",
     "AdamOneBeta",
-    "AdamW",
-    "RMSProp",
+    "Grams",
+    "Lion",
+    "Signum",
 ]
-
-Rate = float | Tensor
-
-
-class SGD(RuleOptimizer):
-    """Gradient descent, with Polyak's or Nesterov's momentum.   [torch.optim.SGD]
-
-    theta -= lr g;  with momentum: b = momentum b + (1 - dampening) g (the first b is g), theta -= lr b.
-    State of torch's class: momentum_buffer.
-    """
-
-    sparse = True
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: Rate = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        *,
-        maximize: bool = False,
-        **torch_options: Any,
-    ) -> None:
-        if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-                "maximize": maximize,
-            },
-            torch_options,
-        )
-
-    def _method(self, group: Mapping[str, Any]) -> str:
-        if group["momentum"] == 0:
-            return "sgd"
-        return "nesterov" if group["nesterov"] else "heavy_ball"
-
-
-class Adam(RuleOptimizer):
-    """sign(m), shrunk by its relative variance: theta -= lr m / (sqrt(v) + eps).   [Kingma & Ba 2015, Alg. 1]
-
-    State of torch's class: exp_avg, exp_avg_sq. weight_decay enters the gradient, as in torch.optim.Adam.
-    """
-
-    method = "adam"
-    refused: ClassVar[Mapping[str, Any]] = {"amsgrad": False}
-    _decoupled: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: Rate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-        **torch_options: Any,
-    ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "decoupled_weight_decay": self._decoupled,
-                "maximize": maximize,
-            },
-            torch_options,
-        )
-
-
-class AdamW(Adam):
-    """Adam with a weight decay of its own: theta (1 - lr weight_decay).   [Loshchilov & Hutter 2019, Alg. 2]"""
-
-    _decoupled = True
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: Rate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        *,
-        maximize: bool = False,
-        **torch_options: Any,
-    ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, maximize=maximize, **torch_options)
-
-
-class RMSProp(RuleOptimizer):
-    """The gradient over its root mean square: theta -= lr g / (sqrt(v) + eps).   [Tieleman & Hinton 2012]
-
-    State of torch's class: square_avg.
-    """
-
-    method = "rmsprop"
-    refused: ClassVar[Mapping[str, Any]] = {"momentum": 0, "centered": False}
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: Rate = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-        **torch_options: Any,
-    ) -> None:
-        super().__init__(
-            params,
-            {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "maximize": maximize},
-            torch_options,
-        )
-
-
-class AdaGrad(RuleOptimizer):
-    """The gradient over the root of the sum of its squares.   [Duchi et al. 2011]
-
-    State of torch's class: sum. Sparse gradients touch only their rows.
-    """
-
-    method = "adagrad"
-    sparse = True
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: Rate = 1e-2,
-        lr_decay: float = 0.0,
-        weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0,
-        eps: float = 1e-10,
-        *,
-        maximize: bool = False,
-        **torch_options: Any,
-    ) -> None:
-        if not initial_accumulator_value >= 0:
-            raise ValueError(f"initial_accumulator_value must lie in [0, inf), got {initial_accumulator_value}")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "lr_decay": lr_decay,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "initial_accumulator_value": initial_accumulator_value,
-                "maximize": maximize,
-            },
-            torch_options,
-        )
-
-    def _initial(self, group: Mapping[str, Any]) -> float:
-        return float(group["initial_accumulator_value"])
-
-
-class Adadelta(RuleOptimizer):
-    """The gradient over its root mean square, times that of the past steps.   [Zeiler 2012, Alg. 1]
-
-    State of torch's class: square_avg, acc_delta.
-    """
-
-    method = "adadelta"
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: Rate = 1.0,
-        rho: float = 0.9,
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-        **torch_options: Any,
-    ) -> None:
-        defaults = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, defaults, torch_options)
 
 
 class SSD(RuleOptimizer):
@@ -354,6 +161,30 @@ class AdamErf(_OneBeta):
         return "adam_erf" if group["momentum_corrected"] else "adam_erf_uncorrected"
 
 
+class Signum(_OneBeta):
+    """M-SSD as its authors have it, a sign of momentum: theta -= lr sign(m).   [Bernstein et al. 2018, Alg. 2]
+
+    Their average starts at 0, which changes no sign. weight_decay shrinks the weights unless decoupled=False.
+    """
+
+    method = "signum"
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Rate = 1e-4,
+        beta: float = 0.9,
+        *,
+        weight_decay: float = 0.0,
+        decoupled: bool = True,
+        maximize: bool = False,
+        **torch_options: Any,
+    ) -> None:
+        super().__init__(
+            params, lr, beta, weight_decay=weight_decay, decoupled=decoupled, maximize=maximize, **torch_options
+        )
+
+
 class AdamOneBeta(_OneBeta):
     """Adam as the paper's theory has it: theta -= lr sign(m) / sqrt(1 + s/m^2).   [balles2018, Eq. 8 and 22]
 
@@ -361,3 +192,90 @@ class AdamOneBeta(_OneBeta):
     """
 
     method = "adam_one_beta"
+
+
+class _TwoBetas(RuleOptimizer):
+    """What the methods with Adam's constructor share.  betas: decay rates of the averages of g and of its square."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Rate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        decoupled: bool = True,
+        maximize: bool = False,
+        **torch_options: Any,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "decoupled_weight_decay": decoupled,
+                "maximize": maximize,
+            },
+            torch_options,
+        )
+
+
+class Grams(_TwoBetas):
+    """Adam's step lengths along the newest signs: theta -= lr sign(g) |m| / (sqrt(v) + eps).   [Cao et al. 2024]
+
+    State exp_avg, exp_avg_sq, as Adam's.
+    """
+
+    method = "grams"
+
+
+class AdaBelief(_TwoBetas):
+    """The average over the root of the average of (g - m)^2: theta -= lr m / (sqrt(s) + eps).   [Zhuang et al. 2020]
+
+    As printed in Alg. 2, eps is also added to s at every step, and weight_decay shrinks the weights unless
+    decoupled=False. State exp_avg, exp_avg_var.
+    """
+
+    method = "adabelief"
+
+
+class Lion(RuleOptimizer):
+    """theta -= lr sign(beta1 m + (1 - beta1) g), after which m = beta2 m + (1 - beta2) g.   [Chen et al. 2023, Alg. 2]
+
+    betas as in the paper: the step blends the newest gradient in with beta1, m remembers with beta2. m starts at 0.
+    With m after g has entered, that is sign(blend m + (1 - blend) g) with blend = beta1/beta2. State raw_m.
+    weight_decay shrinks the weights.
+    """
+
+    method = "lion"
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Rate = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        **torch_options: Any,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "weight_decay": weight_decay,
+                "decoupled_weight_decay": True,
+                "maximize": maximize,
+            },
+            torch_options,
+        )
+
+    def _hyper(self, group: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
+        beta1, beta2 = group["betas"]
+        Hyper("betas[0]", 0.9, 0.0, 1.0).check(float(beta1))
+        Hyper("betas[1]", 0.99, 1e-9, 1.0).check(float(beta2))
+        return super()._hyper(group, rule) | {"beta": beta2, "blend": beta1 / beta2}

@@ -6,15 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-import numpy as np
-
 from stepscope.report import figures, layers, panes, summary, text
 from stepscope.report.panel import limits
 from stepscope.report.panes import Detail, Figure
-from stepscope.report.source import COLUMNS, Recorded
-from stepscope.report.summary import Arm, Effect, Measure
+from stepscope.report.summary import Arm, Comparison, Effect, Measure
 
-__all__ = ["of_dissection", "of_run"]
+__all__ = ["flat", "of_dissection"]
 
 FORMULAS = {
     "msgd": "lr · m",
@@ -49,7 +46,9 @@ def of_dissection(results: Mapping[str, Any], detail: Detail) -> dict[str, Any]:
         "settings": settings,
         "verdict": dict.fromkeys(VERDICT) | (results.get("verdict") or {}),
         "arms": arms,
-        "cells": {f"{int(arm.sign)}{int(arm.adapted)}": arm for arm in arms if not arm.matched},
+        "cells": {f"{int(arm.sign)}{int(arm.adapted)}": arm for arm in arms if not arm.matched and arm.other is None},
+        "others": [arm for arm in arms if arm.other is not None],
+        "comparisons": [*_comparison_groups(results, arms)],
         "matched": [arm for arm in arms if arm.matched],
         "arrows": summary.arrows(arms, quality),
         "best": _best(arms, quality),
@@ -77,7 +76,8 @@ def _best(arms: Sequence[Arm], quality: Measure) -> dict[str, Arm]:
     """The cells with the lowest training loss and the best quality, by the mean over seeds."""
     found: dict[str, Arm] = {}
     for key, measure in (("loss", summary.LOSS), ("quality", quality)):
-        means = [(arm.final(measure.column).mean, arm) for arm in arms if not arm.matched]
+        four = [arm for arm in arms if not arm.matched and arm.other is None]
+        means = [(arm.final(measure.column).mean, arm) for arm in four]
         known = [(mean if measure.higher_is_better else -mean, arm) for mean, arm in means if mean is not None]
         if len(known) > 1:
             found[key] = max(known, key=lambda pair: pair[0])[1]
@@ -109,6 +109,29 @@ def _rank(row: Effect, cells: Mapping[str, str]) -> tuple[int, int]:
     return names.index(row.effect) if row.effect in names else len(names), [*cells].index(row.adam_cell)
 
 
+def _comparison_groups(results: Mapping[str, Any], arms: Sequence[Arm]) -> Iterator[dict[str, Any]]:
+    """By outcome, each method against the baseline."""
+    known = {arm.method: arm for arm in arms}
+    rows = summary.comparisons(results)
+    for outcome in dict.fromkeys(row.outcome for row in rows):
+        measure = _outcome_measure(results, outcome)
+        group = [row for row in rows if row.outcome == outcome]
+        yield {
+            "measure": measure,
+            "baseline": known[group[0].baseline],
+            "rows": [
+                {
+                    "row": row,
+                    "arm": known[row.method],
+                    "estimate": text.factor(row.estimate) if row.ratio else measure.difference(row.estimate),
+                    "interval": _interval(row, measure),
+                    "mark": VERDICT_MARKS.get(row.verdict, "?"),
+                }
+                for row in group
+            ],
+        }
+
+
 def _effect_row(row: Effect, measure: Measure, cells: Mapping[str, str]) -> dict[str, Any]:
     def show(value: float | None) -> str:
         return text.factor(value) if row.ratio else measure.difference(value)
@@ -124,7 +147,7 @@ def _effect_row(row: Effect, measure: Measure, cells: Mapping[str, str]) -> dict
     }
 
 
-def _interval(row: Effect, measure: Measure) -> str:
+def _interval(row: Effect | Comparison, measure: Measure) -> str:
     if row.low is None or row.high is None:
         return text.MISSING
     if row.ratio:
@@ -246,46 +269,3 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 def _data_link(results: Mapping[str, Any]) -> str:
     document = json.dumps(results, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return "data:application/json;base64," + base64.b64encode(document.encode()).decode()
-
-
-# Optimizers whose steps have the length lr times a factor, by class name; the first ones' factor is 1/sqrt(1 + eta^2).
-ADAMS = {"adam", "adamw", "adamonebeta"}
-MOST_CURVES = 12  # of a run's own values
-UNIT_STEPS = ADAMS | {"adamerf", "mssd", "ssd"}
-
-
-def of_run(run: Recorded, detail: Detail) -> dict[str, Any]:
-    """The page of one recorded run."""
-    config = dict(run.info.get("config") or {})
-    scope = dict(config.pop("scope", None) or {})
-    optimizer = str(scope.get("optimizer") or config.get("optimizer") or "")
-    columns = scope.pop("columns", {})
-    shapes = {
-        str(item["name"]): item["shape"] for item in run.info.get("tensors") or () if item.get("shape") is not None
-    }
-    curves = [
-        Figure(figures.run_panel(f"run-{number}", name, np.array(at), np.array(values, dtype=float)), name)
-        for number, (name, (at, values)) in enumerate([*run.curves.items()][:MOST_CURVES])
-    ]
-    pane = panes.pane(
-        "s0",
-        optimizer or "This run",
-        layers.read(run.layers, shapes),
-        detail,
-        unit_steps=optimizer.lower() in UNIT_STEPS,
-        adam=optimizer.lower() in ADAMS,
-    )
-    return {
-        "kind": "run",
-        "title": f"Run {run.name}",
-        "run": run,
-        "optimizer": optimizer,
-        "curves": curves,
-        "left_out": [*run.curves][MOST_CURVES:],
-        "panes": [pane],
-        "config": [*flat(config), *flat(scope, "scope.")],
-        "columns": [
-            (name, column) for name, column in columns.items() if name in COLUMNS and isinstance(column, Mapping)
-        ],
-        "environment": [*flat(run.info.get("provenance") or {})],
-    }

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from stepscope.errors import UserError
-from stepscope.report import context, figures, stepfigures, style, text
+from stepscope.report import context, figures, runpage, stepfigures, style, text
 from stepscope.report.panel import drawing
 from stepscope.report.panes import Detail
 from stepscope.report.source import Recorded, Source, load
@@ -24,7 +24,12 @@ __all__ = ["MAX_BYTES", "render", "write"]
 
 MAX_BYTES = 2_000_000
 # From the richest page to the leanest: the first one that is small enough is written.
-DETAILS = (Detail(8, 200), Detail(4, 120), Detail(4, 80, data=False), Detail(1, 40, data=False))
+DETAILS = (
+    Detail(8, 200),
+    Detail(4, 120, pages=24),
+    Detail(4, 80, data=False, rows=40, pages=16, points=40),
+    Detail(1, 40, data=False, rows=24, pages=6, points=40),
+)
 
 
 def write(source: "Mapping[str, Any] | Run | str | Path", path: str | Path) -> Path:
@@ -55,7 +60,7 @@ def render(source: Source) -> str:
     for detail in DETAILS:
         with drawing():
             if isinstance(source, Recorded):
-                values = context.of_run(source, detail)
+                values = runpage.of_run(source, detail)
             else:
                 values = context.of_dissection(source, detail)
         document = _template().render(values)
@@ -103,6 +108,14 @@ _MARKERS = {
     "o": '<circle cx="18" cy="7" r="4"/>',
     "s": '<path d="M14 3h8v8h-8z"/>',
     "D": '<path d="M18 2l5 5-5 5-5-5z"/>',
+    "^": '<path d="M18 2l5 9h-10z"/>',
+    "v": '<path d="M18 12l5-9h-10z"/>',
+    "<": '<path d="M13 7l9-5v10z"/>',
+    ">": '<path d="M23 7l-9-5v10z"/>',
+    "P": '<path d="M16 2h4v3h3v4h-3v3h-4v-3h-3v-4h3z"/>',
+    "X": '<path d="M14 2l4 3 4-3 1 1-3 4 3 4-1 1-4-3-4 3-1-1 3-4-3-4z"/>',
+    "p": '<path d="M18 2l5 4-2 6h-6l-2-6z"/>',
+    "h": '<path d="M18 2l5 3v5l-5 3-5-3v-5z"/>',
 }
 
 

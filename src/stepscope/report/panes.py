@@ -14,11 +14,18 @@ __all__ = ["Detail", "Diagnostic", "Figure", "Pane", "pane"]
 
 @dataclass(frozen=True)
 class Detail:
-    """How much a page shows. Less keeps a page about a very large model small."""
+    """How much a page shows. Less keeps a page about a very large model small.
+
+    layers: with pictures of their own.  dots: in a picture.  rows: of a heatmap.  pages: tables of a layer or block,
+    with lines of so many points.  data: whether to enclose what can be left out.
+    """
 
     layers: int
     dots: int
     data: bool = True
+    rows: int = 64
+    pages: int = 32
+    points: int = 60
 
 
 @dataclass(frozen=True)

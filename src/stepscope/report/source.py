@@ -7,15 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from stepscope.errors import DamagedData, UserError
+from stepscope.report.history import History, histories, plain_columns
 
 if TYPE_CHECKING:
     from stepscope.store import Run
 
-__all__ = ["SCHEMA", "Recorded", "Source", "load"]
+__all__ = ["SCHEMA", "Alarm", "Recorded", "Source", "load", "read_run"]
 
 SCHEMA = "stepscope.dissection/1"
 _MOST_STEPS = 200
+BUCKETS = 120
+"""How many columns a heatmap has: three px each on a page."""
 
 COLUMNS = frozenset(
     (
@@ -29,11 +34,39 @@ COLUMNS = frozenset(
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """An alarm of a run: what rule, where and when, what was seen, on what evidence, and what usually helps."""
+
+    id: str
+    step: int | None
+    layer: str
+    text: str
+    helps: str
+    evidence: Mapping[str, Any]
+
+
+def alarm_of(event: Mapping[str, Any]) -> Alarm:
+    """The alarm that an event tells of; what it lacks is empty."""
+    evidence = event.get("evidence")
+    step = event.get("step")
+    return Alarm(
+        str(event.get("id") or event.get("name") or "alarm"),
+        step if isinstance(step, int) else None,
+        str(event.get("layer") or ""),
+        str(event.get("text") or event.get("message") or ""),
+        str(event.get("helps") or ""),
+        evidence if isinstance(evidence, Mapping) else {},
+    )
+
+
+@dataclass(frozen=True)
 class Recorded:
     """One recorded run as the report needs it.
 
     layers: {"layers": names, "steps": [...], "series": {layer: {column: values}}}, as in a dissection's results.
     curves: {name: (steps, values)} of the whole run (loss, lr, ...).
+    histories: every column of the layers over time.
+    alarms: what was raised, in the order of the steps.  thinned: stretches of steps of which 1 in n were kept.
     """
 
     name: str
@@ -42,6 +75,14 @@ class Recorded:
     layers: Mapping[str, Any]
     curves: Mapping[str, tuple[Sequence[int], Sequence[float | None]]]
     events: Sequence[Mapping[str, Any]] = field(default=())
+    histories: Sequence[History] = field(default=())
+    thinned: Sequence[tuple[int, int, int]] = field(default=())
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The events that are alarms, the earliest first."""
+        found = [alarm_of(event) for event in self.events if event.get("kind") == "alarm"]
+        return sorted(found, key=lambda alarm: -1 if alarm.step is None else alarm.step)
 
 
 Source = Mapping[str, Any] | Recorded
@@ -68,7 +109,7 @@ def load(source: "Mapping[str, Any] | Run | str | Path") -> Source:
         from stepscope.store import Run
 
         source = Run(folder)
-    return _recorded(source)
+    return read_run(source)
 
 
 def _read(file: Path) -> Any:
@@ -98,9 +139,24 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _recorded(run: "Run") -> Recorded:
+def read_run(run: "Run", span: tuple[int, int] | None = None) -> Recorded:
+    """A run as the report needs it.  span: first and last step, if not all."""
     info = dict(run.info)
-    names = list(run.names)
+    names = plain_columns(run.names)
+    name = str(info.get("name") or Path(run.folder).resolve().name)
+    return Recorded(
+        name,
+        str(run.status),
+        _finite(info),
+        _layers(run, names),
+        _curves(run, names),
+        _finite(list(run.events)),
+        list(histories(run, run.layers, BUCKETS, span)),
+        run.thinned,
+    )
+
+
+def _curves(run: "Run", names: Sequence[str]) -> dict[str, tuple[list[int], list[float | None]]]:
     curves = {}
     if names:
         table = run.table(*names, layers=[""])
@@ -110,8 +166,7 @@ def _recorded(run: "Run") -> Recorded:
             values = _finite(table[name].take(kept).to_pylist())
             if any(value is not None for value in values):
                 curves[name] = (steps, values)
-    name = str(info.get("name") or Path(run.folder).resolve().name)
-    return Recorded(name, str(run.status), _finite(info), _layers(run, names), curves, _finite(list(run.events)))
+    return curves
 
 
 def _layers(run: "Run", names: Sequence[str]) -> Mapping[str, Any]:
@@ -120,18 +175,22 @@ def _layers(run: "Run", names: Sequence[str]) -> Mapping[str, Any]:
     wanted = [name for name in names if name in COLUMNS]
     if not tensors or not wanted:
         return {"layers": [], "steps": [], "series": {}}
-    table = run.table(*wanted, layers=tensors)
-    steps, places = table["step"].to_numpy(), table["layer"].to_pylist()
-    recorded = sorted(set(steps.tolist()))
-    kept = {recorded[index]: place for place, index in enumerate(_spread_out(len(recorded)))}
-    series: dict[str, dict[str, list[float | None]]] = {layer: {} for layer in tensors}
-    columns = {name: table[name].to_numpy() for name in wanted}
-    for row, step in enumerate(steps.tolist()):
-        if (place := kept.get(step)) is not None:
-            for name, column in columns.items():
-                if math.isfinite(value := float(column[row])):
-                    series[places[row]].setdefault(name, [None] * len(kept))[place] = value
-    return {"layers": tensors, "steps": list(kept), "series": series}
+    # The steps of the layer that was recorded most often stand for all; only they are read.
+    rows = run.rows
+    often = max(tensors, key=lambda name: rows.get(name, 0))
+    recorded = np.unique(run.table(*wanted, layers=[often])["step"].to_numpy())
+    kept = recorded[_spread_out(len(recorded))]
+    table = run.table(*wanted, layers=tensors, steps=kept)
+    layer = table["layer"].combine_chunks().dictionary_encode()
+    places = layer.indices.to_numpy(), np.searchsorted(kept, table["step"].to_numpy())
+    there = layer.dictionary.to_pylist()
+    series: dict[str, dict[str, list[float | None]]] = {name: {} for name in tensors}
+    for name in wanted:
+        grid = np.full((len(there), len(kept)), np.nan)
+        grid[places] = table[name].to_numpy()
+        for number in np.flatnonzero(np.isfinite(grid).any(axis=1)).tolist():
+            series[there[number]][name] = _finite(grid[number].tolist())
+    return {"layers": tensors, "steps": kept.tolist(), "series": series}
 
 
 def _spread_out(count: int, most: int = _MOST_STEPS) -> list[int]:

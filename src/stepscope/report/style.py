@@ -69,8 +69,19 @@ class Look:
     ground: str = SURFACE
 
 
-def look(sign: bool, variance_adaptation: bool, matched: bool = False) -> Look:
-    """The look of a recombination; ``matched`` is Adam with one averaging constant, which shares Adam's hue."""
+_OTHER_MARKERS = ("^", "v", "P", "X", "p", "<", ">", "h")
+_OTHER_DASHES: tuple[tuple[float, ...], ...] = ((), (6, 3), (1.5, 2.5), (9, 2, 1.5, 2))
+
+
+def look(sign: bool, variance_adaptation: bool, matched: bool = False, other: int | None = None) -> Look:
+    """The look of a recombination; ``matched`` is Adam with one averaging constant, which shares Adam's hue.
+
+    other: the number of a method outside the square of four, each with a marker and dashes of its own.
+    """
+    if other is not None:
+        dashes = _OTHER_DASHES[(other + other // len(_OTHER_DASHES)) % len(_OTHER_DASHES)]
+        marker = _OTHER_MARKERS[other % len(_OTHER_MARKERS)]
+        return Look(SIGN if sign else PLAIN, dashes, marker, filled=variance_adaptation)
     colour = SIGN if sign else PLAIN
     if matched:
         return Look(colour, (1.5, 2.5), "D", filled=True)

@@ -13,12 +13,14 @@ from stepscope.report import style, text
 __all__ = [
     "Arm",
     "Arrow",
+    "Comparison",
     "Curve",
     "Effect",
     "Measure",
     "Summary",
     "arms",
     "arrows",
+    "comparisons",
     "curves",
     "effects",
     "loss",
@@ -113,6 +115,8 @@ class Arm:
     sign: bool
     adapted: bool
     matched: bool
+    formula: str
+    other: int | None  # its number among the methods outside the square of four
     lr: float | None
     edge: str | None
     tuning: Sequence[Mapping[str, Any]]
@@ -121,7 +125,7 @@ class Arm:
     @property
     def look(self) -> style.Look:
         """How the method is drawn."""
-        return style.look(self.sign, self.adapted, self.matched)
+        return style.look(self.sign, self.adapted, self.matched, self.other)
 
     @property
     def finished(self) -> Sequence[Mapping[str, Any]]:
@@ -146,6 +150,7 @@ def _summary(values: Iterable[float], total: int) -> Summary:
 
 def arms(results: Mapping[str, Any]) -> list[Arm]:
     """The arms in the order of the results."""
+    others = [arm["method"] for arm in results["arms"] if arm.get("role") == "other"]
     return [
         Arm(
             method=str(arm["method"]),
@@ -153,6 +158,8 @@ def arms(results: Mapping[str, Any]) -> list[Arm]:
             sign=bool(arm.get("sign")),
             adapted=bool(arm.get("variance_adaptation")),
             matched=arm.get("role") == "matched",
+            formula=str(arm.get("formula") or ""),
+            other=others.index(arm["method"]) if arm["method"] in others else None,
             lr=arm.get("lr"),
             edge=arm.get("lr_at_edge"),
             tuning=sorted(
@@ -181,7 +188,7 @@ class Arrow:
 
 def arrows(found: Sequence[Arm], quality: Measure) -> dict[str, Arrow]:
     """The four arrows of the 2x2 picture, by place: "sign/plain", "sign/adapted", "variance/plain", "variance/sign"."""
-    cells = {(arm.sign, arm.adapted): arm for arm in found if not arm.matched}
+    cells = {(arm.sign, arm.adapted): arm for arm in found if not arm.matched and arm.other is None}
     places = {
         "sign/plain": ((False, False), (True, False)),
         "sign/adapted": ((False, True), (True, True)),
@@ -243,6 +250,41 @@ def effects(results: Mapping[str, Any]) -> list[Effect]:
             sentence=str(row.get("sentence") or ""),
         )
         for row in results.get("effects") or ()
+    ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of the table of methods against the baseline."""
+
+    method: str
+    baseline: str
+    outcome: str
+    ratio: bool
+    estimate: float | None
+    low: float | None
+    high: float | None
+    p_holm: float | None
+    seeds: int
+    verdict: str
+
+
+def comparisons(results: Mapping[str, Any]) -> list[Comparison]:
+    """The comparisons in the order of the results; none where the square of four is all there is."""
+    return [
+        Comparison(
+            method=str(row["method"]),
+            baseline=str(row["baseline"]),
+            outcome=str(row["outcome"]),
+            ratio=row.get("scale") == "ratio",
+            estimate=row.get("estimate"),
+            low=row.get("low"),
+            high=row.get("high"),
+            p_holm=row.get("p_holm"),
+            seeds=int(row.get("seeds") or 0),
+            verdict=str(row.get("verdict") or "cannot tell"),
+        )
+        for row in results.get("comparisons") or ()
     ]
 
 

@@ -9,9 +9,17 @@ from typing import Any
 __all__ = ["ema_weight", "lerp", "noise_odds", "noise_ratio", "variance_correction", "welford"]
 
 
+def _math(name: str, x: Any) -> Any:
+    """math.<name>(x), or what x itself makes of it: a number that is being traced has methods of these names."""
+    own = getattr(x, name, None)
+    return getattr(math, name)(x) if own is None else own()
+
+
 def _one_minus_power(beta: float, t: int) -> float:
     """1 - beta^t without cancellation for beta near 1."""
-    return -math.expm1(t * math.log(beta)) if beta > 0 else 1.0 - (t == 0)
+    if beta > 0:
+        return -_math("expm1", t * _math("log", beta))  # type: ignore[no-any-return]
+    return 1.0 if t > 0 else 0.0
 
 
 def ema_weight(beta: float, t: int) -> float:

@@ -1,7 +1,7 @@
 """What is shown of a step: each column as a pure function of its tensor's sums, with unit, formula and source.
 
 Norms are over all coordinates of a tensor. Means, shares and quantiles are over a fixed sample of large ones: at least
-32,768 coordinates, and a 64th (`rules.statistics.period`).
+8,192 coordinates, and a 64th (`rules.statistics.period`).
 
 The averages m and v are the optimizer's own where it keeps both (Adam and its kin, our one-beta methods); beside any
 other, shadow averages of the raw gradients with one decay rate stand for them. All are bias-corrected.

@@ -89,6 +89,10 @@ class Observer:
         """The same ones in every process: which coordinates are sampled depends on the order."""
         return (p for p in self._everything() if p.numel())
 
+    def looks_at(self, p: Tensor) -> bool:
+        """Whether this is one of the tensors to look at."""
+        return self._only is None or p in self._only
+
     def __contains__(self, p: object) -> bool:
         """Whether this process measures a tensor, or its part of it."""
         return (self._only is None or p in self._only) and (self.writes or is_distributed(p))

@@ -1,4 +1,5 @@
 """`Scope`: watches every `optimizer.step()` and writes what it was made of."""
+# Long because all that users call is in one class, with its documentation.
 
 import functools
 import logging
@@ -16,6 +17,7 @@ from torch.optim.optimizer import Optimizer
 from stepscope.errors import UserError
 from stepscope.rules import Hyper
 from stepscope.scope.alarms import Alarm, Alarms
+from stepscope.scope.demand import OnDemand
 from stepscope.scope.hooks import Hook, is_nested, unwrapped
 from stepscope.scope.instruments import Instrument, choose, needed
 from stepscope.scope.names import Only, names_of
@@ -39,9 +41,9 @@ def _guarded(method: Callable[..., None]) -> Callable[..., None]:
     """A failure to observe is reported once and never reaches the training loop."""
 
     @functools.wraps(method)
-    def run(self: "Scope", *args: Any) -> None:
+    def run(self: "Scope", *args: Any, **options: Any) -> None:
         try:
-            method(self, *args)
+            method(self, *args, **options)
         except Exception:
             if not self._reported:
                 self._reported = True
@@ -142,6 +144,7 @@ class Scope:
         follows = any(one.follows for one in chosen)
         self._observers = [Observer(one, beta, needed(chosen), clip_value or 0.0, only, follows) for one in optimizers]
         self._label = label(layers)
+        self._demand = OnDemand(self._observers, model)
         self._rows = Rows(chosen, needed(chosen), self._label)
         self._judge = Alarms(alarms if callable(alarms) else None, self._is_matrix) if alarms else None
         self._handles: list[Any] = []
@@ -153,6 +156,8 @@ class Scope:
         self._names: dict[Tensor, str] = {}
         self._matrices: dict[str, bool] = {}
         self._notes: dict[str, float | Tensor] = {}
+        self._ahead: dict[str, float] = {}  # of the step that comes
+        self._samples = 0
         self._others = []
         for observer in self._observers:
             observer.forget()
@@ -297,6 +302,39 @@ class Scope:
         if values and self._judge is not None and self._active:
             self._tell(self._judge.noted(step, values))
 
+    # --- on demand ----------------------------------------------------------------------------------------------------
+
+    @_guarded
+    def curvature(self, loss: Callable[[], Tensor], *, every: int = 1, iterations: int = 20, probes: int = 8) -> None:
+        """Note the curvature of the loss that `loss()` returns, and how close the optimizer is to instability.
+
+        Call it before `optimizer.step()`; it acts at the first and every n-th step, and leaves no trace in the run.
+        Costs some 2 iterations + 2 probes times a step. See `scope.curvature` for the columns and what they mean.
+        """
+        step = self.steps + 1
+        if step == 1 or step % every == 0:
+            self._ahead |= self._demand.curvature(loss, step, iterations, probes)
+
+    @_guarded
+    def noise(self, loss: Callable[..., Tensor], *batch: Tensor, parts: int = 8, every: int = 1) -> None:
+        """Note the gradient noise scale of a batch, from the gradients of so many parts of it (at least 2).
+
+        Call it before `optimizer.step()`; it acts at the first and every n-th step, and leaves no trace in the run.
+        loss(*part): the mean loss of a part, which is cut from the batch's tensors along their first dimension.
+        """
+        step = self.steps + 1
+        if step == 1 or step % every == 0:
+            self._ahead |= self._demand.noise(loss, batch, parts)
+
+    @_guarded
+    def chunk(self, samples: int) -> None:
+        """Tell that the gradient of a chunk of so many samples has been accumulated: call it after every `backward()`.
+
+        Where a step has two chunks or more, their noise scale is noted. Keeps two copies of the gradient.
+        """
+        self._samples = samples
+        self._demand.chunk()
+
     # --- around a step ------------------------------------------------------------------------------------------------
     # The gradient is read after the step: only then has a closure made it, and loss scaling and clipping are over.
     # Nothing of the run is written to, and no random number is drawn.
@@ -328,7 +366,10 @@ class Scope:
         notes: dict[str, float] = {}
         if self.steps > seen:
             late = {name for name, value in self._notes.items() if isinstance(value, Tensor)}
-            notes, self._notes = plain(self._notes), {}
+            notes, self._notes = plain(self._notes), {**self._ahead}
+            if self._samples:
+                self._notes |= self._demand.chunks(self._samples)
+            self._ahead, self._samples = {}, 0
             self._judge_notes(seen, {name: notes[name] for name in late})
         found = None
         # Observing comes first: if writing fails, the averages have seen the gradients all the same.

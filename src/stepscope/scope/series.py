@@ -123,11 +123,17 @@ class Series:
         if len(fast) == len(tensors):
             _gather([x.data_ptr() for x in tensors if x is not None], self._starts, self._index, found)
             return found
+        elsewhere: dict[torch.device, list[tuple[slice, Tensor]]] = {}
         for i, x in enumerate(tensors):
             if x is not None:
                 part = slice(self._starts[i], self._starts[i + 1])
-                values = flat(x.detach(), x.device)
-                found[part] = values[torch.from_numpy(self._index[part]).to(x.device)].double().cpu().numpy()
+                values = flat(x.detach(), x.device)[torch.from_numpy(self._index[part]).to(x.device)]
+                wide = torch.float32 if x.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+                elsewhere.setdefault(x.device, []).append((part, values.to(wide)))
+        for pieces in elsewhere.values():  # one transfer from each device
+            values = torch.cat([values for _, values in pieces]).cpu()
+            for (part, _), piece in zip(pieces, torch.split(values, [len(v) for _, v in pieces]), strict=True):
+                found[part] = piece.numpy()
         return found
 
     def sums(self, tensors: Sequence[Tensor]) -> Mapping[str, NDArray[Any]]:

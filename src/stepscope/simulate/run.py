@@ -15,7 +15,7 @@ from stepscope.simulate.engine import Done, execute
 from stepscope.simulate.landscapes import Landscape, find
 from stepscope.simulate.program import Program, build
 
-__all__ = ["Sweep", "Trajectory", "run", "sweep"]
+__all__ = ["Sweep", "Trajectory", "columns_of", "run", "sweep"]
 
 Array = NDArray[Any]
 
@@ -203,7 +203,7 @@ def run(
         raise UserError("run simulates one trajectory; use sweep for arrays of settings.")
     if every < 1:
         raise UserError(f"every must be 1 or more, got {every}.")
-    columns = tuple(record) if record is not None else _all_columns(call.rule)
+    columns = tuple(record) if record is not None else columns_of(call.rule)
     program = build(call.rule, call.landscape, columns, (), noise, _order(order))
     done = _executed(call, program, steps, every=every, precision=dtype)
     assert done.record is not None or not columns
@@ -217,7 +217,8 @@ def run(
     return Trajectory(call.rule, call.landscape, settings, taken, arrays)
 
 
-def _all_columns(rule: Rule) -> tuple[str, ...]:
+def columns_of(rule: Rule) -> tuple[str, ...]:
+    """Every column that a run of the rule has."""
     view: tuple[str, ...] = ("mean",) if _has(rule, "mean") else ()
     view += ("variance", "spread") if _has(rule, "variance") else ()
     return (*_EVERYTHING, *view, *rule.state)

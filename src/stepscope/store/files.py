@@ -61,7 +61,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new binary file that takes the place of ``path``, safe on the disk, when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -1,16 +1,19 @@
 """The part of recording that touches the disk: segments that grow, are sealed, and outlive a kill or a full disk.
 
 A row passes through three places: ``rows`` (as it was handed over), ``_pending`` (encoded, waiting for the disk; almost
-always empty) and the live segment. What is in the segment outlives a kill. See ``format.py`` for the folder.
+always empty) and the live segment. What is in the segment outlives a kill. See ``format.py`` for the folder, and
+``upkeep.py`` for what becomes of sealed segments.
 """
 
 import collections
 import contextlib
 import datetime
+import errno
 import json
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,30 +21,35 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from stepscope.errors import UserError
+from stepscope.errors import FolderInUse, UserError
 from stepscope.store import format as layout
 from stepscope.store.files import plain, refusal, write_json
+from stepscope.store.live import Segment, framed
 from stepscope.store.lock import FolderLock
+from stepscope.store.parts import seal
 from stepscope.store.provenance import provenance
-from stepscope.store.segments import Row, Segment, clean, is_column, seal, to_batch
+from stepscope.store.rows import Block, Row, clean, grouped, is_column, rounded, table_of, to_table
+from stepscope.store.upkeep import Upkeep
 
-__all__ = ["FLUSH_ROWS", "Recorder"]
+__all__ = ["FLUSH_ROWS", "FLUSH_VALUES", "Recorder", "leftovers"]
 
 log = logging.getLogger("stepscope.store")
 
 FLUSH_ROWS = 4096  # wake the background thread early
 MOST_ROWS = 16 * FLUSH_ROWS  # about 130 MB of rows of 20 values: beyond, the training thread lends a hand
+FLUSH_VALUES = 1 << 20  # the same for blocks, which are arrays: 8 MiB ...
+MOST_VALUES = 16 * FLUSH_VALUES  # ... and 128
 MOST_PENDING = 64 << 20  # bytes kept for a disk that refuses them
 MOST_EVENTS = 10_000  # likewise
-# A segment is sealed at the first of these. Few rows a flush make many batches, and reading costs 0.1 ms a batch.
-SEAL_ROWS, SEAL_BYTES, SEAL_BATCHES = 1 << 16, 64 << 20, 1024
+# A segment is sealed at the first of these. Few rows a flush make many frames, and reading costs 0.1 ms a frame.
+SEAL_ROWS, SEAL_BYTES, SEAL_BATCHES = 1 << 20, 32 << 20, 1024
+GONE_SECONDS = 30.0  # a folder that is gone so long is made anew: it was deleted, not moved away for a moment
 
 
 class _Encoded(NamedTuple):
-    """A serialized record batch on its way to the disk."""
+    """A frame on its way to the disk."""
 
-    columns: tuple[str, ...]
-    message: pa.Buffer
+    frame: bytes
     rows: int
 
 
@@ -49,17 +57,25 @@ class Recorder:
     """All that touches the folder. One thread at a time, by ``_guard``; ``rows`` and ``_lines`` are open to any."""
 
     def __init__(
-        self, folder: Path, config: Mapping[str, Any], tensors: Sequence[Mapping[str, Any]], flush_seconds: float
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        tensors: Sequence[Mapping[str, Any]],
+        flush_seconds: float,
+        bits: int,
+        max_bytes: int | None,
     ) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[Row | Block] = []
         self.closed = False
         self._forked = False
         self._folder = folder
         self._lines: list[bytes] = []
-        self._columns: dict[str, None] = {}  # every column so far, in order of appearance
         self._pending: collections.deque[_Encoded] = collections.deque()
         self._lost = self._noted = 0  # rows dropped from _pending, and how many of them an event tells of
         self._complained: set[str] = set()
+        self._bits = bits
+        self._upkeep = Upkeep(folder, max_bytes)
+        self._gone_since: float | None = None
         self._segment: Segment | None = None
         self._farewell = ""  # the status to close with, where close found the recorder busy
         self._busy = False
@@ -90,21 +106,25 @@ class Recorder:
                 "tensors": plain(tensors or before.get("tensors", [])),
                 "provenance": provenance(),
             }
-            for name in (layout.LIVE, layout.PARTS):
-                (folder / name).mkdir(exist_ok=True)
-            for leftover in [*folder.glob(f".{layout.INFO}.*.tmp"), *(folder / layout.PARTS).glob(".*.parquet.*.tmp")]:
-                leftover.unlink()
-            used = [*self._segments(layout.LIVE), *self._segments(layout.PARTS)]
-            self._next = max(used, default=0) + 1
-            self._seal_rest()
+            self._settle()
             write_json(path, self._info)
             # Warm up: the first use of pyarrow costs up to 0.3 s, which would fall into the first flush.
-            to_batch([(0, "", {"warm": 0.0})], ["warm"]).serialize()
+            framed(rounded(to_table([(0, "", {"warm": 0.0})], ["warm"]), 24))
         except BaseException:
             self._lock.release()
             raise
         if before:
             self.note("continued", {key: before.get(key) for key in ("status", "config", "provenance")})
+
+    def _settle(self) -> None:
+        """Make the folder ready: tidy up and seal what a killed writer left, and find the next free number."""
+        for name in (layout.LIVE, layout.PARTS):
+            (self._folder / name).mkdir(exist_ok=True)
+        for leftover in leftovers(self._folder):
+            leftover.unlink()
+        used = [*layout.live_files(self._folder), *(part.last for part in layout.part_files(self._folder))]
+        self._next = max(used, default=0) + 1
+        self._seal_rest()
 
     # What callers reach ---------------------------------------------------------------------------------------------
 
@@ -113,11 +133,11 @@ class Recorder:
         if not self._forked:
             raise ValueError(f"the run {self._folder} is closed; it takes no more rows or events")
 
-    def hurry(self) -> None:
-        """Many rows wait: wake the background thread, and beyond ``MOST_ROWS`` make the caller wait for the disk."""
+    def hurry(self, values: int = 0) -> None:
+        """Many rows, or ``values`` in blocks, wait: wake the background thread; beyond a bound wait for the disk."""
         if not self._wake.is_set():
             self._wake.set()
-        if len(self.rows) >= MOST_ROWS:
+        if values >= MOST_VALUES or len(self.rows) >= MOST_ROWS:
             self.flush()
 
     def note(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -176,7 +196,7 @@ class Recorder:
             return
         try:
             self._encode()
-            self._lock.check()
+            self._check_place()
             self._store()
             self._store_events()
         except OSError as error:
@@ -191,38 +211,77 @@ class Recorder:
         count = len(self.rows)
         if not count:
             return
-        rows = self.rows[:count]
+        tables = [pa.table({})]
+        for blocks, rows in grouped(self.rows[:count]):
+            tables.append(table_of(blocks) if blocks else self._table(rows))
+        table = pa.concat_tables(tables[1:], promote_options="default").unify_dictionaries()
+        self._pending.append(_Encoded(framed(rounded(table, self._bits)), len(table)))
+        del self.rows[:count]
+
+    def _table(self, rows: Sequence[Row]) -> pa.Table:
         names = set().union(*(values for _, _, values in rows))
-        if fresh := {name for name in names - self._columns.keys() if is_column(name)}:
-            self._columns.update((name, None) for _, _, values in rows for name in values if name in fresh)
-        if odd := names - self._columns.keys():
+        columns = [name for name in dict.fromkeys(name for _, _, values in rows for name in values) if is_column(name)]
+        if odd := names - set(columns):
             self._complain("name", f"{self._folder}: no column can be called {', '.join(sorted(map(repr, odd)))}.")
-        columns = tuple(self._columns)
         try:
-            batch = to_batch(rows, columns)
+            return to_table(rows, columns)
         except (TypeError, ValueError, OverflowError):
             rows, problem = clean(rows, columns)
             if problem:
                 self._complain("value", f"{self._folder}: {problem}; left out, like all of this kind.")
-            batch = to_batch(rows, columns)
-        self._pending.append(_Encoded(columns, batch.serialize(), len(batch)))
-        del self.rows[:count]
+            return to_table(rows, columns)
+
+    def _check_place(self) -> None:
+        """See that the folder is still ours; take it back where it was deleted and nobody else's run is there.
+
+        Raises: OSError as long as it is not.
+        """
+        try:
+            self._lock.check()
+            self._gone_since = None
+        except OSError:
+            if not self._may_return():
+                raise
+            try:
+                lock = FolderLock(self._folder / layout.LOCK)
+            except FolderInUse as error:
+                raise OSError(errno.ESTALE, str(error), str(self._folder)) from None
+            with contextlib.suppress(OSError):
+                self._leave_segment()
+            self._lock.release()
+            self._lock, self._gone_since = lock, None
+            self._settle()
+            if not (self._folder / layout.INFO).exists():
+                write_json(self._folder / layout.INFO, self._info)
+            self.note("resumed", {"after": "the folder was gone"})
+
+    def _may_return(self) -> bool:
+        """Whether a folder that is not the one we opened may be recorded to; a deleted one is made again in time."""
+        if self._folder.exists():
+            path = self._folder / layout.INFO
+            return not path.exists() or layout.read_info(self._folder).get("created") == self._info["created"]
+        now = time.monotonic()
+        self._gone_since = self._gone_since or now
+        if (now - self._gone_since < GONE_SECONDS and not self._farewell) or not self._folder.parent.exists():
+            return False
+        self._folder.mkdir()
+        return True
 
     def _store(self) -> None:
         while self._pending:
             encoded = self._pending[0]
-            if self._segment is not None and (self._segment.columns != encoded.columns or _is_full(self._segment)):
+            if self._segment is not None and self._is_full(self._segment):
                 self._leave_segment()
                 self._seal_rest()
+                self._look_after_parts()
             if self._segment is None:
-                path = self._folder / layout.LIVE / f"{self._next:06d}.arrow"
-                self._segment = Segment(path, encoded.columns)
+                self._segment = Segment(self._folder / layout.LIVE / f"{self._next:06d}.rows")
                 self._next += 1
             begun = self._segment.batches > 0
             try:
-                self._segment.append(encoded.message, encoded.rows)
+                self._segment.append(encoded.frame, encoded.rows)
             except BaseException as error:
-                # Nothing behind a torn batch can be read, so this one goes to a new segment, at once or later.
+                # What is torn would have to be skipped by every reader, so this frame goes to a new segment.
                 with contextlib.suppress(OSError):
                     self._leave_segment()
                 if begun and isinstance(error, OSError):
@@ -260,6 +319,7 @@ class Recorder:
                 self._leave_segment()
             self._lock.check()
             self._seal_rest()
+            self._look_after_parts()
             write_json(self._folder / layout.INFO, {**self._info, "status": status, "closed": _now()})
         except (OSError, UserError) as error:
             self._complain("disk", f"{self._folder} could not be closed: {error}")
@@ -275,22 +335,31 @@ class Recorder:
         if segment is not None:
             segment.close()
 
-    def _segments(self, name: str) -> dict[int, Path]:
-        return layout.segments(self._folder / name, ".arrow" if name == layout.LIVE else ".parquet")
-
     def _seal_rest(self) -> None:
         """Seal every live segment but the one being written: our last one, or those of a killed writer."""
-        for number, path in self._segments(layout.LIVE).items():
+        for number, path in layout.live_files(self._folder).items():
             if self._segment is None or path != self._segment.path:
                 try:
-                    seal(path, self._folder / layout.PARTS / f"{number:06d}.parquet")
+                    seal(path, self._folder / layout.PARTS / layout.part_name(number, number))
                 except Exception as error:  # it can be read as it is; the next seal, or the next writer, tries again
                     topic = "disk" if isinstance(error, OSError) else "seal"
                     self._complain(topic, f"{path} could not be sealed ({error}). It is readable and stays as it is.")
 
+    def _look_after_parts(self) -> None:
+        try:
+            if trouble := self._upkeep.run():
+                self._complain("max_bytes", trouble)
+        except Exception as error:  # the parts are as they were, or some of them better
+            topic = "disk" if isinstance(error, OSError) else "upkeep"
+            self._complain(topic, f"the parts of {self._folder} stay as they are: {error}")
+
+    def _is_full(self, segment: Segment) -> bool:
+        most = min(SEAL_BYTES, self._upkeep.live_bytes)
+        return segment.rows >= SEAL_ROWS or segment.bytes >= most or segment.batches >= SEAL_BATCHES
+
     def _bound(self) -> None:
         """Drop the oldest of what waits for a disk that refuses it."""
-        while sum(encoded.message.size for encoded in self._pending) > MOST_PENDING:
+        while sum(len(encoded.frame) for encoded in self._pending) > MOST_PENDING:
             self._lost += self._pending.popleft().rows
         del self._lines[:-MOST_EVENTS], self.rows[:-MOST_ROWS]
 
@@ -301,8 +370,10 @@ class Recorder:
             log.warning("%s", text)
 
 
-def _is_full(segment: Segment) -> bool:
-    return segment.rows >= SEAL_ROWS or segment.bytes >= SEAL_BYTES or segment.batches >= SEAL_BATCHES
+def leftovers(folder: Path) -> list[Path]:
+    """Files of a run folder that a killed writer left and nobody reads."""
+    half = [*folder.glob(f".{layout.INFO}.*.tmp"), *(folder / layout.PARTS).glob(".*.parquet.*.tmp")]
+    return [*half, *layout.superseded(folder)]
 
 
 def _now() -> str:

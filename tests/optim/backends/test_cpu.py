@@ -12,23 +12,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.cases import CASES
+from tests.cases import CASES, RULES
 from torch import Tensor
 
 from stepscope import optim
 from stepscope.optim import base, dispatch
 from stepscope.optim.backends import cpu, eager
 from stepscope.optim.sums import Request
-from stepscope.rules import METHODS, Rule, ascending, decayed
+from stepscope.rules import METHODS, Rule
 from stepscope.rules.statistics import HISTOGRAMS, TERMS, selection
 from stepscope.scope.reduce import Observed, reduce
 
-RULES = [
-    *METHODS.values(),
-    decayed(METHODS["msvag"], decoupled=False),
-    decayed(METHODS["adam"], decoupled=True),
-    ascending(METHODS["adam"]),
-]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64]
 
 
@@ -54,7 +48,8 @@ def test_one_step_is_the_eager_step(rule: Rule, dtype: torch.dtype):
     """Resynchronised after each step. torch leaves roots and reciprocals to MKL, an ulp off now and then; theta is
     below 4 and the step below 1, so both round to within 2 eps of the dtype that theta is kept in. Roundings on the
     border of a 16-bit number go either way: an ulp of theta, 4 eps there. State: Adadelta squares a step that holds
-    two such roots, a quotient and a product, so twice 3.5 eps and the rounding of the square.
+    two such roots, a quotient and a product, so twice 3.5 eps and the rounding of the square. A momentum of quotients
+    below 10 may cancel, and carries some theta beyond 4: an ulp more there.
     """
     generator = torch.Generator().manual_seed(0)
     real = torch.float32 if dtype.is_complex else dtype
@@ -68,13 +63,15 @@ def test_one_step_is_the_eager_step(rule: Rule, dtype: torch.dtype):
     ours, theirs = ({s: torch.zeros_like(a, dtype=kept) for s in rule.state} for _ in range(2))
     hyper = rule.defaults | {"lr": 0.01} | ({"weight_decay": 0.1} if "weight_decay" in rule.defaults else {})
     eps, wide = torch.finfo(dtype).eps, torch.finfo(kept).eps
+    far = rule.name.startswith("rmsprop") and "momentum_buffer" in rule.state
     for t in range(1, 30):
         b, g = a.clone(), normal()
         run(rule, [b], [g], [ours], hyper, t)
         eager.step_tensor(rule, a, g, theirs, hyper, rule.step_scalars(t, hyper))
-        torch.testing.assert_close(b, a, rtol=0, atol=(2 if eps == wide else 4) * eps)
+        torch.testing.assert_close(b, a, rtol=eps if far else 0, atol=(2 if eps == wide else 4) * eps)
         for name in rule.state:
-            torch.testing.assert_close(ours[name], theirs[name], rtol=8 * wide, atol=1e-30)
+            cancels = far and name == "momentum_buffer"
+            torch.testing.assert_close(ours[name], theirs[name], rtol=8 * wide, atol=40 * wide if cancels else 1e-30)
             ours[name].copy_(theirs[name])
         a.copy_(b)
 

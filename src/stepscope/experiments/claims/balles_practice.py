@@ -7,7 +7,7 @@ import numpy as np
 
 from stepscope.experiments.claims.claim import Claim, Finding, Random, Verdict, claim, decide
 from stepscope.experiments.claims.figure import Figure, Line, Panel
-from stepscope.rules import METHODS, averages, parts
+from stepscope.rules import METHODS, parts
 from stepscope.rules.compose import compose
 from stepscope.simulate import dense, run, sweep
 from stepscope.theory import moments
@@ -145,7 +145,7 @@ def _partial(random: Random) -> Finding:
         """m^2 without its bias, m^2 - rho s, over m^2 - rho s + rho s: 1 - x for x = rho s / m^2, cut at 0."""
         return k.max(1 - x, 0.0)
 
-    rule = compose("msvag_unbiased", "", parts.average, corrected_factor, averages.noise_odds, lr=0.1)
+    rule = compose("m", parts.Factor(corrected_factor, of_average=True), name="msvag_unbiased")
     n, out = 2000, {}
     for lr in (0.1, 1.0):
         ends = []

@@ -5,6 +5,7 @@ is computed on the host in float64, as the eager backend does, and rounded to th
 parallel region, however many tensors there are. Addresses are read anew at every step: a state that was loaded, a
 weight that was replaced and a gradient that is new are where they are now.
 """
+# Long because which tensors fit, what their programs are and how these are launched is one contract with `dispatch`.
 
 import ctypes
 import operator
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from stepscope.graph import machine
 from stepscope.graph.expression import SYMBOLS, as_symbol, prepared, symbol, trace
-from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream, counts_starts
+from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream
 from stepscope.rules import Rule
 from stepscope.rules.averages import welford
 from stepscope.rules.statistics import (
@@ -52,6 +53,8 @@ __all__ = [
     "obstacle",
     "program",
     "state_dtype",
+    "unfit",
+    "unusable",
 ]
 
 available = machine.available
@@ -79,15 +82,29 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def obstacle(theta: Tensor, g: Tensor, state: Iterable[Any]) -> str | None:
-    """Why these tensors cannot be stepped by a kernel, or None: plain, dense, on the CPU, laid out alike."""
-    if theta.dtype not in _STORAGE:
-        return f"dtype {theta.dtype}"
+    """Why these CPU tensors cannot be stepped by a kernel, or None."""
+    if reason := unusable(theta.device):
+        return reason
     if theta.dtype is torch.float16 and not _has_half():
         return "float16 on a processor that cannot convert it"
+    return unfit(theta, g, state)
+
+
+def unusable(device: torch.device) -> str | None:
+    """Why nothing can be compiled for this device, or None."""
+    return None if available() else "llvmlite cannot be loaded"
+
+
+def unfit(theta: Tensor, g: Tensor, state: Iterable[Any]) -> str | None:
+    """Why no kernel steps these tensors, or None: plain, dense, on one device, laid out alike."""
+    if theta.dtype not in _STORAGE:
+        return f"dtype {theta.dtype}"
     tensors = (theta, g, *state)
     for test, name in _UNFIT.items():
         if any(map(test, tensors)):
             return name
+    if any(t.device != theta.device for t in tensors):
+        return "tensors on other devices"
     wide = state_dtype(theta.dtype)
     alike = g.dtype == theta.dtype and all(t.dtype == wide for t in tensors[2:])
     if not alike or any(t.shape != theta.shape for t in tensors):
@@ -101,7 +118,6 @@ def obstacle(theta: Tensor, g: Tensor, state: Iterable[Any]) -> str | None:
 _UNFIT: Mapping[Callable[[Any], bool], str] = {
     lambda t: type(t) not in _PLAIN: "tensors of other classes",
     lambda t: t.layout is not torch.strided: "tensors that are not dense",
-    lambda t: t.device.type != "cpu": "tensors on other devices",
     lambda t: t.is_neg() or t.is_conj(): "lazily negated or conjugated tensors",
 }
 
@@ -146,21 +162,21 @@ class Program:
     starts: where each histogram begins in the counts, and where the last one ends.
     """
 
-    def __init__(self, kernel: Kernel, dtype: Any, chosen: Selection = _NOTHING) -> None:
-        self.kernel, self.chosen, self._dtype = kernel, chosen, dtype
-        self.measures = bool(chosen.terms)
-        self.starts = counts_starts(list(map(bins_of, chosen.histograms)))
+    def __init__(self, kernel: Any, dtype: Any, chosen: Selection = _NOTHING) -> None:
+        """kernel: of any backend; its `host` are the graphs of these numbers."""
+        self.kernel, self.chosen, self.dtype = kernel, chosen, dtype
+        self.measures, self.starts = bool(chosen.terms), kernel.starts
         self._numbers = prepared(kernel.host, _HOST)
 
     def shared(self, inputs: Mapping[str, float]) -> NDArray[Any]:
         """The numbers that all elements share, from hyper.*, scalars.* and number.* by name."""
-        return np.array([float(v) for v in self._numbers(inputs)] or [0.0], self._dtype)
+        return np.array([float(v) for v in self._numbers(inputs)] or [0.0], self.dtype)
 
 
 _NUMBER = {"float32": np.float32, "float64": np.float64}
 
 
-def _program(wide: str, streams: Sequence[Stream], step: Step, raw: bool, chosen: Selection) -> Program:
+def _program(kernel: Any, wide: str, streams: Sequence[Stream], step: Step, raw: bool, chosen: Selection) -> Program:
     """A program that measures this step."""
     numbers = Numbers(*(symbol(f"number.{name}") for name in Numbers._fields))
     careful = statistics(SYMBOLS, step, numbers, raw=raw, inside=symbol("inside"), chosen=chosen)
@@ -168,15 +184,19 @@ def _program(wide: str, streams: Sequence[Stream], step: Step, raw: bool, chosen
     graphs = [[as_symbol(x) for part in found[:2] for x in part.values()] for found in (careful, trusting)]
     count = len(chosen.terms)
     measured = Measured(EVERYWHERE, graphs[0][:count], graphs[0][count:], careful.gaps, graphs[1])
-    kernel = Kernel(wide, streams, measured, list(map(bins_of, chosen.histograms)))
-    return Program(kernel, _NUMBER[wide], chosen)
+    return Program(kernel(wide, streams, measured, list(map(bins_of, chosen.histograms))), _NUMBER[wide], chosen)
 
 
 @cache
 def program(
-    rule: Rule, dtype: torch.dtype, averaged: bool, measured: Layout | None, chosen: Selection | None = None
+    rule: Rule,
+    dtype: torch.dtype,
+    averaged: bool,
+    measured: Layout | None,
+    chosen: Selection | None = None,
+    kernel: Any = Kernel,
 ) -> Program:
-    """The kernel of a rule in a dtype.
+    """The kernel of a rule in a dtype; `kernel` makes it.
 
     averaged: streams MEAN_KEPT hold averages of g that are kept beside the rule.
     measured: the streams of the two averages from which the chosen sums are measured; None measures nothing.
@@ -191,14 +211,16 @@ def program(
         kept = welford(SYMBOLS, g, symbol(MEAN_KEPT[0]), symbol(MEAN_KEPT[1]), symbol("number.weight"))
         streams += [Stream(name, wide, root) for name, root in zip(MEAN_KEPT, kept, strict=True)]
     if measured is None or chosen is None:
-        return Program(Kernel(wide, streams), _NUMBER[wide])
+        return Program(kernel(wide, streams), _NUMBER[wide])
     mean, second = symbol(f"new.{measured.mean}"), symbol(f"new.{measured.second}")
     step = Step(g, mean, second, symbol("theta"), symbol("new.theta"))
-    return _program(wide, streams, step, measured.raw, chosen)
+    return _program(kernel, wide, streams, step, measured.raw, chosen)
 
 
 @cache
-def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool, chosen: Selection) -> Program:
+def measuring(
+    storage: torch.dtype, averages: torch.dtype, raw: bool, chosen: Selection, kernel: Any = Kernel
+) -> Program:
     """The kernel that measures a step that is over: streams g, mean, second, before, after.
 
     storage: dtype of the gradient and the weights.  averages: of the two averages.
@@ -206,7 +228,7 @@ def measuring(storage: torch.dtype, averages: torch.dtype, raw: bool, chosen: Se
     stored, kept = _STORAGE[storage], _STORAGE[averages]
     wide = "float64" if "float64" in (stored, kept) else "float32"
     streams = [Stream(name, kept if name in ("mean", "second") else stored) for name in Step._fields]
-    return _program(wide, streams, Step(*map(symbol, Step._fields)), raw, chosen)
+    return _program(kernel, wide, streams, Step(*map(symbol, Step._fields)), raw, chosen)
 
 
 def named(numbers: Numbers) -> dict[str, float]:
@@ -220,12 +242,14 @@ def named(numbers: Numbers) -> dict[str, float]:
 class Frame:
     """Where tensors of these sizes are cut, room for the addresses of so many streams of each, and for the results."""
 
+    chunk = CHUNK
+
     def __init__(self, sizes: Sequence[int], streams: int, extents: Sequence[tuple[int, int]] | None = None) -> None:
         """extents: first number and size of the whole of what each tensor is a part of; else it is the whole."""
         self.sizes = sizes
         self.elements = sum(sizes)
         self.table = np.empty((len(sizes), 1 + streams), np.int64)
-        self.chunks, self.starts = chunked(sizes, extents or [(0, n) for n in sizes])
+        self.chunks, self.starts = chunked(sizes, extents or [(0, n) for n in sizes], self.chunk)
         self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
 
     def results(self, program: Program) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
@@ -244,6 +268,7 @@ class Batch(Frame):
     """
 
     def __init__(self, streams: Sequence[Sequence[Tensor]], extents: Sequence[tuple[int, int]] | None = None) -> None:
+        """extents: as in `Frame`."""
         super().__init__([p.numel() * (2 if p.is_complex() else 1) for p in streams[0]], len(streams), extents)
         for s, column in enumerate(streams):
             self.table[:, 1 + s] = list(map(Tensor.data_ptr, column))
@@ -253,23 +278,26 @@ class Batch(Frame):
         self.table[:, 2] = addresses
 
 
-def chunked(sizes: Sequence[int], extents: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def chunked(
+    sizes: Sequence[int], extents: Sequence[tuple[int, int]], chunk: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of chunks that cover the tensors, all of at least one element, and each tensor's first row.
 
     extents: see `Frame`. Blocks are those of the whole tensor, so the first chunk ends where one of them does.
     """
-    size, start = np.array(sizes, np.int64), np.array([extent[0] for extent in extents], np.int64)
+    size, start = np.array(sizes, np.int64), np.array([start for start, _ in extents], np.int64)
     head = np.where(start % SAMPLE_BLOCK > 0, np.minimum(-start % SAMPLE_BLOCK, size), 0)
-    numbers = (head > 0) + -(-(size - head) // CHUNK)
+    numbers = (head > 0) + -(-(size - head) // chunk)
     starts = np.cumsum(numbers) - numbers
     owner = np.repeat(np.arange(len(sizes)), numbers)
     place = np.arange(len(owner)) - starts[owner]  # within its tensor
     heads, headed = head[owner], head[owner] > 0
-    first = np.where(headed & (place == 0), 0, heads + (place - headed) * CHUNK)
-    last = np.where(headed & (place == 0), heads, np.minimum(first + CHUNK, size[owner]))
-    periods = np.array([period(extent[1]) for extent in extents], np.int64)[owner]
-    blocks = (start[owner] + first) // SAMPLE_BLOCK
-    return np.ascontiguousarray(np.stack([owner, first, last, periods, blocks], 1)), starts
+    first = np.where(headed & (place == 0), 0, heads + (place - headed) * chunk)
+    last = np.where(headed & (place == 0), heads, np.minimum(first + chunk, size[owner]))
+    periods = np.array([period(whole) for _, whole in extents], np.int64)[owner]
+    return np.ascontiguousarray(
+        np.stack([owner, first, last, periods, (start[owner] + first) // SAMPLE_BLOCK], 1)
+    ), starts
 
 
 class Counted(NamedTuple):
@@ -316,7 +344,7 @@ def launch(program: Program, batch: Frame, numbers: Sequence[NDArray[Any]]) -> C
         return None
     if len(batch.starts) < len(chunks):
         sums = np.add.reduceat(sums, batch.starts, axis=0)
-        counts = np.add.reduceat(counts, batch.starts, axis=0)
+        counts = _gathered(counts, chunks, len(batch.starts))
     return Counted(sums, counts)
 
 
@@ -326,9 +354,9 @@ def _addresses(numbers: Sequence[NDArray[Any]]) -> list[int] | int:
     return [array.ctypes.data for array in numbers]
 
 
-# --- counters of steps ------------------------------------------------------------------------------------------------
+# --- small loops over addresses ---------------------------------------------------------------------------------------
 
-_COUNT = """
+_LOOPS = """
 define void @count(ptr %addresses, ptr %reached, i64 %number) {
 entry:
   %any = icmp ugt i64 %number, 0
@@ -349,13 +377,58 @@ loop:
 done:
   ret void
 }
+
+define void @gather(ptr %rows, ptr %owners, i64 %number, i64 %width, ptr %totals) {
+entry:
+  br label %row
+row:
+  %r = phi i64 [ 0, %entry ], [ %rnext, %over ]
+  %live = icmp ult i64 %r, %number
+  br i1 %live, label %begin, label %done
+begin:
+  %whose = getelementptr i64, ptr %owners, i64 %r
+  %owner = load i64, ptr %whose, align 8
+  %fromrow = mul i64 %r, %width
+  %torow = mul i64 %owner, %width
+  %from = getelementptr i32, ptr %rows, i64 %fromrow
+  %to = getelementptr i32, ptr %totals, i64 %torow
+  br label %part
+part:
+  %j = phi i64 [ 0, %begin ], [ %jnext, %part ]
+  %a = getelementptr i32, ptr %from, i64 %j
+  %b = getelementptr i32, ptr %to, i64 %j
+  %x = load <16 x i32>, ptr %a, align 4
+  %y = load <16 x i32>, ptr %b, align 4
+  %z = add <16 x i32> %x, %y
+  store <16 x i32> %z, ptr %b, align 4
+  %jnext = add i64 %j, 16
+  %more = icmp ult i64 %jnext, %width
+  br i1 %more, label %part, label %over
+over:
+  %rnext = add i64 %r, 1
+  br label %row
+done:
+  ret void
+}
 """
 
 
 @cache
-def _counter() -> tuple[Any, Callable[..., None]]:
-    engine, address = machine.code(_COUNT, "count")
-    return engine, ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(address)
+def _loop(name: str) -> Callable[..., None]:
+    engine, address = machine.code(_LOOPS, name)
+    pointer, whole = ctypes.c_void_p, ctypes.c_int64
+    types = {"count": (pointer, pointer, whole), "gather": (pointer, pointer, whole, whole, pointer)}[name]
+    run = ctypes.CFUNCTYPE(None, *types)(address)
+    run.engine = engine  # type: ignore[attr-defined]  # which owns the code
+    return run
+
+
+def _gathered(counts: NDArray[np.int32], chunks: NDArray[np.int64], tensors: int) -> NDArray[np.int32]:
+    """Counts of chunks added up to those of their tensors. (NumPy's reduceat takes fifty times as long.)"""
+    totals = np.zeros((tensors, counts.shape[1]), np.int32)
+    owners = np.ascontiguousarray(chunks[:, 0])
+    _loop("gather")(counts.ctypes.data, owners.ctypes.data, len(counts), counts.shape[1], totals.ctypes.data)
+    return totals
 
 
 def are_counters(steps: Sequence[Tensor]) -> bool:
@@ -366,5 +439,5 @@ def are_counters(steps: Sequence[Tensor]) -> bool:
 def count_up(addresses: NDArray[np.int64]) -> list[int]:
     """Add 1 to every counter, in place.  Returns what they have reached."""
     reached = np.empty(len(addresses), np.int64)
-    _counter()[1](addresses.ctypes.data, reached.ctypes.data, len(addresses))
+    _loop("count")(addresses.ctypes.data, reached.ctypes.data, len(addresses))
     return reached.tolist()

@@ -18,6 +18,8 @@ __all__ = [
     "Work",
     "all_plain",
     "device_scalars",
+    "hold",
+    "is_capturing",
     "is_distributed",
     "let_in",
     "local",
@@ -204,12 +206,28 @@ def _scalar_table(rule: Rule, values: tuple[tuple[str, float], ...], device: tor
     )
 
 
-def device_scalars(rule: Rule, hyper: Mapping[str, float], step: Tensor) -> dict[str, Tensor]:
-    """The scalars of step `step`, a counter on a device, as tensors there: nothing waits for the device."""
+_held: list[Any] = []
+
+
+def is_capturing(device: torch.device) -> bool:
+    """Whether a CUDA graph records what is queued on this device."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def hold(device: torch.device, *tensors: Any) -> None:
+    """Never free these, if a CUDA graph is recorded: it reads them again whenever it is replayed."""
+    if is_capturing(device):
+        _held.append(tensors)
+
+
+def device_scalars(rule: Rule, hyper: Mapping[str, Any], step: Tensor) -> dict[str, Tensor]:
+    """The scalars of step `step`, a counter or several on a device, as tensors there: nothing waits for the device."""
     needed = sorted({name for scalar in rule.scalars.values() for name in scalar.needs})
-    table = _scalar_table(rule, tuple((name, hyper[name]) for name in needed), step.device)
+    values = (hyper[name].detach() if isinstance(hyper[name], Tensor) else hyper[name] for name in needed)
+    table = _scalar_table(rule, tuple(zip(needed, map(float, values), strict=True)), step.device)
+    hold(step.device, table)
     row = table[(step.double() - 1).clamp(max=len(table) - 1).long()]
-    return dict(zip(rule.scalars, row.unbind(), strict=True))
+    return dict(zip(rule.scalars, row.unbind(-1), strict=True))
 
 
 # --- distributed tensors ----------------------------------------------------------------------------------------------

@@ -1,0 +1,228 @@
+"""The web server behind `stepscope play` and `stepscope watch`: pages, their files, and the typed addresses."""
+
+import asyncio
+import contextlib
+import functools
+import json
+import socket
+import threading
+import webbrowser
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from importlib.resources import files
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+import stepscope
+from stepscope.app.endpoint import BadRequest, Call, Endpoint, Stream, Text, accept, plain, schema
+from stepscope.app.security import Application, Guard, Policy, policy_for
+from stepscope.errors import UserError
+from stepscope.graph import FormulaError
+
+__all__ = ["application", "openapi", "serve"]
+
+_MOST_CALLS = 4  # at work at a time; more wait
+_SECONDS = 60.0  # that a call may take; streams end themselves
+_MEDIA = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
+
+
+def application(page: str, endpoints: Sequence[Endpoint], policy: Policy) -> Application:
+    """The ASGI application that shows `page` ("play" or "watch") at / and answers at the endpoints' addresses."""
+    static = files("stepscope.app") / "static"
+    shipped = {path.name: path for path in static.iterdir() if path.name.endswith(tuple(_MEDIA))}
+    limit = anyio.CapacityLimiter(_MOST_CALLS)
+    description = openapi(endpoints)
+
+    async def file(request: Request) -> Response:
+        found = shipped.get(request.path_params["name"])
+        if found is None:
+            raise HTTPException(404, "there is no such file")
+        return FileResponse(str(found), media_type=_MEDIA["." + found.name.rpartition(".")[2]])
+
+    async def described(_request: Request) -> Response:
+        return JSONResponse(description)
+
+    async def start(request: Request) -> Response:
+        return FileResponse(str(shipped[f"{page}.html"]), media_type="text/html")
+
+    async def by_name(request: Request) -> Response:
+        return RedirectResponse("/", 303)
+
+    routes = [
+        Route("/", start),
+        Route(f"/{page}", by_name),
+        Route("/static/{name}", file),
+        Route("/api/openapi.json", described),
+        *(Route(one.path, _handler(one, limit), methods=[one.method]) for one in endpoints),
+    ]
+    return Guard(Starlette(routes=routes, exception_handlers=_HANDLERS), policy)
+
+
+def _handler(one: Endpoint, limit: anyio.CapacityLimiter) -> Callable[[Request], Any]:
+    async def handle(request: Request) -> Response:
+        query = accept(one.takes, await _given(one, request))
+        call = Call()
+        answer: Any = None
+        problem: Exception | None = None
+        async with anyio.create_task_group() as group:
+
+            async def leave() -> None:
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+                call.leave()
+                group.cancel_scope.cancel()
+
+            group.start_soon(leave)
+            try:
+                with anyio.fail_after(_SECONDS):
+                    work = functools.partial(one.function, query, call)
+                    answer = await anyio.to_thread.run_sync(work, limiter=limit, abandon_on_cancel=True)
+            except Exception as error:  # carried out of the group, which would wrap it
+                call.leave()
+                problem = error
+            group.cancel_scope.cancel()
+        if problem is not None:
+            raise problem
+        if isinstance(answer, Stream):
+            return StreamingResponse(_pieces(answer.pieces, call, limit), media_type=answer.media)
+        if isinstance(answer, Text):
+            return Response(answer.content, media_type=answer.media)
+        return JSONResponse(plain(answer))  # nobody reads it if the browser has left
+
+    return handle
+
+
+async def _given(one: Endpoint, request: Request) -> Any:
+    if one.method == "GET":
+        pairs = request.query_params.multi_items()
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise BadRequest("each name may be given once.")
+        return dict(pairs)
+    try:
+        return json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("the body is not JSON.") from error
+
+
+async def _pieces(pieces: Iterator[bytes], call: Call, limit: anyio.CapacityLimiter) -> AsyncIterator[bytes]:
+    """The pieces as they are made; each is made in a thread, and leaving closes the iterator."""
+    end = object()
+    try:
+        while (piece := await anyio.to_thread.run_sync(next, pieces, end, limiter=limit)) is not end:
+            assert isinstance(piece, bytes)
+            yield piece
+    finally:
+        call.leave()
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(close)
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    body: dict[str, Any] = {"error": str(error)}
+    if isinstance(error, FormulaError):
+        body |= {"error": error.problem, "position": error.position}
+    return JSONResponse(body, 400 if isinstance(error, BadRequest) else 422)
+
+
+async def _status(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code)
+
+
+async def _late(_request: Request, _error: Exception) -> Response:
+    return JSONResponse({"error": f"this took more than {_SECONDS:g} seconds; ask for less"}, 503)
+
+
+async def _broken(_request: Request, _error: Exception) -> Response:
+    return JSONResponse({"error": "the server made a mistake; its terminal shows it"}, 500)
+
+
+_HANDLERS: Any = {
+    UserError: _refused,
+    HTTPException: _status,
+    TimeoutError: _late,
+    Exception: _broken,
+}
+
+
+def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """The OpenAPI 3.1 description of the addresses."""
+    paths: dict[str, Any] = {}
+    for one in endpoints:
+        shape = schema(one.takes)
+        about: dict[str, Any] = {"summary": one.summary, "operationId": one.function.__name__}
+        if one.method == "GET":
+            required = shape.get("required", [])
+            about["parameters"] = [
+                {"name": name, "in": "query", "required": name in required, "schema": part}
+                for name, part in shape["properties"].items()
+            ]
+        else:
+            about["requestBody"] = {"required": True, "content": {"application/json": {"schema": shape}}}
+        media = "application/octet-stream" if one.gives is Stream else "application/json"
+        given = {"type": "string"} if one.gives in (Stream, Text) else schema(one.gives)
+        refused = {"description": "Refused; `error` says why, `position` where in a formula."}
+        about["responses"] = {
+            "200": {"description": "Done.", "content": {media: {"schema": given}}},
+            "400": refused,
+            "422": refused,
+        }
+        paths.setdefault(one.path, {})[one.method.lower()] = about
+    return {"openapi": "3.1.0", "info": {"title": "stepscope", "version": stepscope.__version__}, "paths": paths}
+
+
+def serve(
+    page: str,
+    endpoints: Sequence[Endpoint],
+    *,
+    host: str,
+    port: int,
+    show: bool,
+    say: Callable[[str], None],
+    fragment: str = "",
+) -> None:
+    """Serve until interrupted. port 0: a free one.  say: is told the address.  show: open it in the browser.
+
+    Raises UserError for an address that cannot be listened on.
+    """
+    policy = policy_for(host, port)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)  # from here on nobody who was told the address is turned away
+    except OSError as error:
+        listener.close()
+        raise UserError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port.") from error
+    name = "127.0.0.1" if host in ("localhost", "0.0.0.0") else "[::1]" if host == "::" else host
+    name = f"[{name}]" if ":" in name and not name.startswith("[") else name
+    token = f"?token={policy.token}" if policy.token else ""
+    address = f"http://{name}:{listener.getsockname()[1]}/{token}{fragment}"
+    config = uvicorn.Config(
+        application(page, endpoints, policy),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=64,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=1 << 15,
+        lifespan="off",
+    )
+    server = uvicorn.Server(config)
+    say(f"stepscope {page}: {address}  (Ctrl-C ends it)")
+    if show:
+        threading.Timer(0.3, webbrowser.open, [address]).start()
+    with contextlib.suppress(asyncio.CancelledError):
+        server.run(sockets=[listener])
+    listener.close()

@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from stepscope.app.cli import run
+from stepscope.store import RunWriter
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with RunWriter(tmp_path / "run", flush_seconds=3600) as writer:
+        for step in range(3):
+            writer.write(step, "a", {"x": step})
+    return tmp_path / "run"
+
+
+def test_repairing_a_whole_run_says_so(folder, capsys):
+    assert run(["repair", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder} has 3 rows and is whole.\n"
+
+
+def test_what_was_lost_is_said_and_is_the_exit_code(folder, capsys):
+    part = folder / "parts" / "000001.parquet"
+    part.write_bytes(part.read_bytes()[:-10])
+    assert run(["repair", str(folder), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == 0
+    assert found["lost"] == [f"{part}: damaged; 0 rows of it could be read and are kept"]
+    assert (folder / "damaged" / "000001.parquet").exists()
+    assert run(["repair", str(folder)]) == 0
+
+
+def test_leftovers_of_a_kill_are_counted(folder, capsys):
+    (folder / ".run.json.1-2.tmp").touch()
+    with (folder / "events.jsonl").open("ab") as file:
+        file.write(b'{"kind"')
+    assert run(["repair", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["cut off: 7 bytes of a write that was never finished", "removed: 1 leftover"]
+
+
+def test_a_folder_without_a_run_is_wrong_use(tmp_path, capsys):
+    assert run(["repair", str(tmp_path)]) == 2
+    assert "is no run folder" in capsys.readouterr().err

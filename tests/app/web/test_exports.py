@@ -1,0 +1,118 @@
+"""What a scene can be taken along as: each file is opened again and holds the scene."""
+
+import csv
+import io
+import struct
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.app.serving import Server
+from tests.app.web.playing import at_rest, final, scene, table, until
+
+from stepscope import simulate
+
+Visitor = Callable[..., Any]
+
+
+@pytest.fixture
+def page(visit: Visitor, play: Server) -> Any:
+    return at_rest(visit(play.address).page)
+
+
+def saved(page: Any, button: str, folder: Path) -> Path:
+    with page.expect_download(timeout=60_000) as waiting:
+        page.click(button)
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def test_python_computes_the_same(page: Any):
+    page.select_option("#noise", "additive")
+    at_rest(page)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#copy-python")
+    until(page, "document.querySelector('#status').textContent === 'Python copied'")
+    text = page.evaluate("navigator.clipboard.readText()")
+    assert text == page.input_value("#copied")
+    names: dict[str, Any] = {}
+    exec(compile(text.replace("print(", "str("), "copied", "exec"), names)
+    for path, row in zip(names["paths"].values(), final(page), strict=True):
+        assert path.theta[-1].tolist() == row[:2]
+        assert path.loss[-1] == row[-1]
+
+
+def test_the_link_is_the_scene(page: Any, visit: Visitor):
+    page.fill("#lr", "0.031")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#copy-link")
+    until(page, "document.querySelector('#status').textContent === 'link copied'")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert scene(at_rest(visit(link).page)) == scene(page)
+
+
+def test_the_table_has_every_step_and_column(page: Any, tmp_path: Path):
+    rows = list(csv.DictReader(io.StringIO(saved(page, "#save-csv", tmp_path).read_text("utf-8"))))
+    assert len(rows) == 4 * 601
+    path = simulate.run("adam", "ellipse", start=(1.6, 1.8), kappa=190, lr=0.01, steps=600)
+    adam = [row for row in rows if row["method"] == "Adam"]
+    for name, values in path.flat().items():
+        mine = np.array([float(row[name]) if row[name] else np.nan for row in adam])
+        np.testing.assert_array_equal(mine, values, err_msg=name)
+
+
+def test_pictures(page: Any, tmp_path: Path):
+    png = saved(page, "#save-png", tmp_path).read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert struct.unpack(">II", png[16:24]) == (1800, 1280)
+    for button in ("#save-svg", "#save-loss"):
+        root = ET.parse(saved(page, button, tmp_path)).getroot()
+        paths = [one for one in root.iter() if one.tag.endswith("path") and len(one.get("d", "")) > 100]
+        assert len(paths) >= 4
+        words = " ".join(one.text or "" for one in root.iter() if one.tag.endswith("text"))
+        assert "Adam" in words
+        assert "RMSProp" in words
+
+
+def test_a_film(page: Any, tmp_path: Path):
+    film = saved(page, "#save-film", tmp_path)
+    content = film.read_bytes()
+    assert content.startswith(b"\x1a\x45\xdf\xa3") or content[4:8] == b"ftyp"  # Matroska (WebM) or MP4
+    assert len(content) > 5000
+    assert scene(page)["at"] == 150  # back where it was
+
+
+@pytest.mark.parametrize("preset", ["tutorial", "dissected", "flat"])
+def test_the_page_itself_as_one_file(page: Any, visit: Visitor, tmp_path: Path, preset: str):
+    page.select_option("#preset", preset)
+    until(page, f"window.stepscope.scene().preset === '{preset}'")
+    at_rest(page)
+    path = saved(page, "#save-html", tmp_path)
+    assert path.stat().st_size <= 150_000
+    one = visit(path.as_uri())
+    other = at_rest(one.page)
+    assert scene(other) == scene(page)
+    assert final(other) == final(page)
+    assert table(other) == table(page)
+    other.fill("#steps", "50")  # it still computes
+    at_rest(other)
+    assert scene(other)["steps"] == 50
+    assert not [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))]
+    other.click("#tab-maps")
+    assert "stepscope play" in other.inner_text("#map-said")
+
+
+def test_a_formula_cannot_break_out_of_the_saved_page(page: Any, tmp_path: Path, visit: Visitor):
+    """Nothing a user typed is part of a program; the formula itself is data, with its angle brackets written out."""
+    page.select_option("#landscape", "own formula…")
+    page.fill("#formula", "x^2 + y^2 + min(x, 3)")
+    until(page, "window.stepscope.scene().landscape.includes('min')")
+    at_rest(page)
+    text = saved(page, "#save-html", tmp_path).read_text("utf-8")
+    assert text.count("<script") == text.count("</script>") == 2
+    assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in text

@@ -1,0 +1,31 @@
+// Builds each page into ../src/stepscope/app/static: one HTML, one script, one stylesheet a page, no chunks, so that
+// a page can be saved as one file. Writes the fingerprint of the sources, which a Python test compares.
+import { execFileSync } from "node:child_process";
+import { rmSync } from "node:fs";
+import { resolve } from "node:path";
+import { build } from "vite";
+
+const root = import.meta.dirname;
+const out = resolve(root, "../src/stepscope/app/static");
+rmSync(out, { recursive: true, force: true });
+for (const page of ["play", "watch"]) {
+  await build({
+    root,
+    base: "/static/",
+    configFile: false,
+    logLevel: "warn",
+    build: {
+      outDir: out,
+      emptyOutDir: false,
+      assetsInlineLimit: 0,
+      modulePreload: false,
+      reportCompressedSize: false,
+      target: "es2022",
+      rollupOptions: {
+        input: resolve(root, `${page}.html`),
+        output: { entryFileNames: `${page}.js`, assetFileNames: "[name][extname]", codeSplitting: false },
+      },
+    },
+  });
+}
+execFileSync(process.env.PYTHON ?? "python3", [resolve(root, "fingerprint.py"), "--write"], { stdio: "inherit" });
