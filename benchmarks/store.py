@@ -17,7 +17,7 @@ import numpy as np
 from stepscope.store import Run, RunWriter
 from stepscope.store.query import Query
 
-LARGE = int(os.environ.get("STORE_STEPS", 1000))  # steps of the large model: 10000 make 2e8 values
+LARGE = int(os.environ.get("STORE_STEPS", "1000"))  # steps of the large model: 10000 make 2e8 values
 COLUMNS = tuple(f"statistic {number}" for number in range(20))
 
 
