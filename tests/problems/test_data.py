@@ -15,6 +15,7 @@ import stepscope.problems.data as data_module
 from stepscope.errors import DamagedData, UserError
 from stepscope.problems import datasets, fetch
 from stepscope.problems.data import load
+from stepscope.problems.formats import decode_idx
 
 PIXELS = [[0, 1, 2], [3, 4, 5]]
 
@@ -209,12 +210,12 @@ def test_a_file_that_unpacks_to_more_than_it_should_is_not_unpacked_to_the_end(t
 )
 def test_a_wrong_header_is_damage(contents, text, tmp_path):
     with pytest.raises(DamagedData, match=text):
-        data_module._decode_idx(contents, tmp_path / "x")
+        decode_idx(contents, tmp_path / "x")
 
 
 def test_idx_counts_the_last_dimension_fastest(tmp_path):
     contents = b"\0\0\x08\3" + b"".join(n.to_bytes(4, "big") for n in (2, 1, 2)) + bytes([7, 8, 9, 250])
-    array = data_module._decode_idx(contents, tmp_path / "x")
+    array = decode_idx(contents, tmp_path / "x")
     assert array.tolist() == [[[7, 8]], [[9, 250]]]
     assert array.dtype == np.uint8
 
