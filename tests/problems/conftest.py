@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+from tests.problems import archives
 
 import stepscope.problems.data as data_module
 from stepscope.problems.sources import DATASETS, DataSet, File
@@ -84,6 +85,14 @@ def places(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("STEPSCOPE_DATA", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def tiny_data(monkeypatch, places) -> Iterator[None]:
+    """Tiny data sets in the official formats in the place of the real ones."""
+    archives.install(monkeypatch, places / "mine")
+    yield
+    archives.forget()
 
 
 @pytest.fixture
