@@ -42,3 +42,19 @@ def test_leftovers_of_a_kill_are_counted(folder, capsys):
 def test_a_folder_without_a_run_is_wrong_use(tmp_path, capsys):
     assert run(["repair", str(tmp_path)]) == 2
     assert "is no run folder" in capsys.readouterr().err
+
+
+def test_two_runs_are_compared_in_words_and_as_json(folder, tmp_path, capsys):
+    with RunWriter(tmp_path / "other", flush_seconds=3600) as writer:
+        for step in range(3):
+            writer.write(step, "a", {"x": step + (step == 2)})
+    assert run(["diff", str(folder), str(tmp_path / "other")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "run and other, steps 0 to 2"
+    assert lines[1] == "They agree bit for bit before step 2; first: x of a, 2 against 3."
+    assert lines[-1] == f"report: {tmp_path / 'other' / 'diff.html'}"
+    assert run(["diff", str(folder), str(tmp_path / "other"), "--json", "--out", str(tmp_path / "d.html")]) == 0
+    streams = capsys.readouterr()
+    found = json.loads(streams.out)
+    assert found["first_difference"] == {"step": 2, "layer": "a", "column": "x", "a": 2.0, "b": 3.0, "others": 0}
+    assert streams.err == f"report: {tmp_path / 'd.html'}\n"

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.report.recorded import record
+
+from stepscope import report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs chromium to measure the page in")
@@ -25,7 +28,8 @@ function measure(frame) {
   const name = svg => svg.getAttribute("aria-label").slice(0, 60);
   for (const details of page.querySelectorAll("details")) details.open = true;
   const seen = new Set();
-  for (const tab of page.querySelectorAll("input[name=pane]")) {
+  const tabs = [...page.querySelectorAll("input[name=pane]")];
+  for (const tab of tabs.length ? tabs : [{}]) {
   tab.checked = true;
   for (const svg of page.querySelectorAll("svg.panel")) {
     const box = svg.getBoundingClientRect();
@@ -114,3 +118,17 @@ def test_the_measurement_can_fail(page: Path, tmp_path: Path):
 def test_type_in_pictures_can_be_read(views: list[dict[str, Any]]):
     """Browsers' own minimum is about 10 px; a phone shows a px as large as a laptop does."""
     assert min(view["type"] for view in views) >= 11
+
+
+def test_pages_of_runs_are_in_order_too(tmp_path: Path):
+    """A run of 200 tensors in 50 blocks, and two runs side by side; every heatmap has some labels."""
+    runs = [
+        record(tmp_path / f"a_run_with_a_rather_long_name_{seed}", 200, seed, steps=60, later=1 + 50.0 * seed)
+        for seed in (0, 1)
+    ]
+    pages = [report.write(runs[0], tmp_path / "run.html"), report.write_diff(*runs, tmp_path / "diff.html")[0]]
+    for path in pages:
+        for view in measured(tmp_path, path.read_text("utf-8")):
+            assert view["problems"] == []
+            assert view["panels"] >= 3
+            assert view["type"] >= 11

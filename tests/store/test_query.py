@@ -192,7 +192,7 @@ def test_a_damaged_part_costs_its_own_rows_only_and_is_named(folder):
 def coarse(monkeypatch):
     """Summaries are used for everything, in chunks of four."""
     monkeypatch.setattr(query, "FEW_ROWS", 0)
-    monkeypatch.setattr(query, "MANY_PARTS", 0)
+    monkeypatch.setattr(query, "MANY_ROWS", 0)
     monkeypatch.setattr(summary, "CHUNK", 4)
 
 
@@ -228,6 +228,19 @@ def test_an_impatient_picture_gets_finer_until_all_is_read(folder, coarse):
     shares = [answer.read for answer in answers]
     assert len(answers) > 3
     assert shares[-1] == max(shares)
+
+
+def test_an_impatient_reader_without_summaries_gets_there_too(folder):
+    reader, truth = Query(folder), Query(folder).series("spread", buckets=10)
+    shares = []
+    while not shares or shares[-1] < 1:
+        answer = reader.series("spread", buckets=10, patience=1e-9)
+        shares.append(answer.read)
+        assert len(shares) < 50
+    assert len(shares) > 3
+    assert shares == sorted(shares)
+    for layer, found in answer.layers.items():
+        np.testing.assert_array_equal(found, truth.layers[layer])
 
 
 def test_a_replaced_part_is_read_again(folder, coarse):

@@ -15,7 +15,7 @@ import typer
 import stepscope
 from stepscope.app.ledger import claims, reproduce
 from stepscope.app.pages import play, watch
-from stepscope.app.runs import repair
+from stepscope.app.runs import diff, repair
 from stepscope.app.simulation import simulate
 from stepscope.errors import UserError
 
@@ -162,7 +162,7 @@ def report(
     typer.echo(f"report: {write(folder, out or folder / 'report.html')}")
 
 
-for verb in (play, watch, repair, simulate, claims, reproduce):
+for verb in (play, watch, diff, repair, simulate, claims, reproduce):
     app.command()(verb)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["repair"]
+__all__ = ["diff", "repair"]
 
 EXIT_FAILED = 1
 
@@ -38,6 +38,32 @@ def repair(
         typer.echo(f"{folder} has {_count(found.rows, 'row')}{'' if found.lost else ' and is whole'}.")
     if found.lost:
         raise typer.Exit(EXIT_FAILED)
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The folder of a recorded run.")],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Of another one.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The HTML file; by default diff.html in RUN_B.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print all departures as JSON and nothing else.")] = False,
+) -> None:
+    """Compare two recorded runs: what changed first, and where.
+
+    Says from which step on any recorded value differs, and which layers depart by more than their noise.
+    Writes both runs side by side as one HTML file.
+    """
+    from stepscope.report import write_diff
+    from stepscope.report.diffpage import lines
+    from stepscope.store import plain
+
+    path, found = write_diff(a, b, out or b / "diff.html")
+    if json:
+        typer.echo(json_text.dumps(plain(found.summary()), indent=2, ensure_ascii=False))
+    else:
+        for line in lines(found):
+            typer.echo(line)
+    typer.echo(f"report: {path}", err=json)
 
 
 def _count(number: int, noun: str) -> str:

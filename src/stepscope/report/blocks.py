@@ -19,7 +19,7 @@ def blocks(names: Sequence[str], most: int) -> list[Block]:
     """At most ``most`` blocks of the layers ``names``, in their order.
 
     Where there are more layers, those that share the longest beginning of their names, cut at a dot, for which there
-    are few enough blocks; where that does not do, neighbours.
+    are few enough blocks; where those are very few, neighbours among the blocks of one part more.
 
     >>> names = ["a.0.w", "a.0.b", "a.1.w", "a.1.b", "head"]
     >>> [(block.name, len(block.members)) for block in blocks(names, 3)]
@@ -29,17 +29,13 @@ def blocks(names: Sequence[str], most: int) -> list[Block]:
     """
     if len(names) <= most:
         return [Block(name, (place,)) for place, name in enumerate(names)]
-    deepest = max(name.count(".") for name in names)
-    for depth in range(deepest, 0, -1):
-        groups: dict[str, list[int]] = {}
-        for place, name in enumerate(names):
-            groups.setdefault(".".join(name.split(".")[:depth]), []).append(place)
-        if len(groups) <= most:
-            return [Block(name, tuple(members)) for name, members in groups.items()]
-    groups = {}
-    for place, name in enumerate(names):
-        groups.setdefault(name.split(".")[0], []).append(place)
-    whole = list(groups.items())
+    depth = max(name.count(".") for name in names) + 1
+    finer = _beginnings(names, depth)
+    while depth > 1 and len(coarser := _beginnings(names, depth - 1)) >= most / 3:
+        finer, depth = coarser, depth - 1
+        if len(finer) <= most:
+            return [Block(name, tuple(members)) for name, members in finer.items()]
+    whole = list(finer.items())
     edges = [round(n * len(whole) / most) for n in range(most + 1)]
     found = []
     for start, stop in itertools.pairwise(edges):
@@ -47,3 +43,11 @@ def blocks(names: Sequence[str], most: int) -> list[Block]:
         name = some[0][0] if len(some) == 1 else f"{some[0][0]} … {some[-1][0]}"
         found.append(Block(name, tuple(place for _, members in some for place in members)))
     return found
+
+
+def _beginnings(names: Sequence[str], depth: int) -> dict[str, list[int]]:
+    """The places of the names by their first so many parts."""
+    groups: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        groups.setdefault(".".join(name.split(".")[:depth]), []).append(place)
+    return groups

@@ -162,6 +162,24 @@ def tuning_panel(name: str, arm: Arm, score: Measure, bounds: Range | None) -> M
     return panel.render(name, alt)
 
 
+PAIR_LOOKS = (Look(style.PLAIN), Look(style.SIGN, (6, 3)))
+"""Of two runs that are compared."""
+
+
+def pair_panel(name: str, title: str, steps: np.ndarray, first: np.ndarray, second: np.ndarray) -> Markup:
+    """One value of two runs against the step, on a log axis where `run_panel` has one."""
+    panel = Panel(left=60)
+    both = np.r_[first[np.isfinite(first)], second[np.isfinite(second)]]
+    log = bool(both.size and both.min() > 0 and both.max() > 10 * both.min())
+    if bounds := limits(both, log=log):
+        panel.scale_y(bounds, title + (", log scale" if log else ""), log=log)
+        panel.scale_x((min(float(steps[0]), 0.0), 1.02 * max(float(steps[-1]), 1)), "step")
+        for values, look in zip((first, second), PAIR_LOOKS, strict=True):
+            known = np.isfinite(values)
+            panel.line(steps[known], values[known], look.colour, dashes=look.dashes)
+    return panel.render(name, f"{title} of both runs against the step.")
+
+
 def run_panel(name: str, title: str, steps: np.ndarray, values: np.ndarray) -> Markup:
     """One value of a run against the step; a positive value that spans more than a decade gets a log axis."""
     panel = Panel(left=60)  # room for the numbers of any value there is

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["History", "grouped", "histories", "plain_columns"]
 
-Array = NDArray[np.float32]
+Array = NDArray[np.float64]
 _CELL = re.compile(r"\[[^]]*\]$")
 
 
@@ -61,12 +61,11 @@ def histories(
         found = run.downsample(column, list(layers), (first, last), buckets)
         if not any(len(one.step) for one in found.values()):
             continue
-        low, mean, high = (np.full((len(layers), count), np.nan, np.float32) for _ in range(3))
+        low, mean, high = (np.full((len(layers), count), np.nan) for _ in range(3))
         broken = np.zeros((len(layers), count), bool)
         for name, one in found.items():
-            with np.errstate(over="ignore"):
-                for whole, part in ((low, one.low), (mean, one.mean), (high, one.high)):
-                    whole[places[name], one.place] = part
+            for whole, part in ((low, one.low), (mean, one.mean), (high, one.high)):
+                whole[places[name], one.place] = part
             broken[places[name], one.place] = one.broken > 0
         yield History(column, edges, low, mean, high, broken)
 
@@ -86,7 +85,7 @@ def grouped(history: History, blocks: Sequence[Block]) -> History:
 
 def _median(rows: Array) -> Array:
     """Median over the rows that have a value, NaN where none has."""
-    result = np.full(rows.shape[1], np.nan, np.float32)
+    result = np.full(rows.shape[1], np.nan)
     known = np.isfinite(rows).any(axis=0)
     result[known] = np.nanmedian(rows[:, known], axis=0)
     return result

@@ -12,7 +12,8 @@ import jinja2
 from markupsafe import Markup
 
 from stepscope.errors import UserError
-from stepscope.report import context, figures, runpage, stepfigures, style, text
+from stepscope.report import context, diffpage, figures, runpage, stepfigures, style, text
+from stepscope.report.departures import Comparison
 from stepscope.report.panel import drawing
 from stepscope.report.panes import Detail
 from stepscope.report.source import Recorded, Source, load
@@ -20,7 +21,7 @@ from stepscope.report.source import Recorded, Source, load
 if TYPE_CHECKING:
     from stepscope.store import Run
 
-__all__ = ["MAX_BYTES", "render", "write"]
+__all__ = ["MAX_BYTES", "render", "write", "write_diff"]
 
 MAX_BYTES = 2_000_000
 # From the richest page to the leanest: the first one that is small enough is written.
@@ -40,8 +41,31 @@ def write(source: "Mapping[str, Any] | Run | str | Path", path: str | Path) -> P
     with fewer of them; the page says which.
     Raises: UserError if the source is neither or the file cannot be written; DamagedData if its JSON is broken.
     """
-    target = Path(path)
-    document = render(load(source))
+    return _written(render(load(source)), Path(path))
+
+
+def write_diff(a: "Run | str | Path", b: "Run | str | Path", path: str | Path) -> tuple[Path, Comparison]:
+    """Write a page about two recorded runs, one HTML file below 2 MB; returns its path and the comparison.
+
+    It says from which step on they differ at all, where they depart by more than their noise, and shows them side by
+    side (`departures` has how it is decided).
+    Raises: UserError if one of them is no run, if they have no step in common, or if the file cannot be written.
+    """
+    from stepscope.store import Run
+
+    first, second = (one if isinstance(one, Run) else Run(one) for one in (a, b))
+    found = diffpage.of_two(first, second)
+    document = ""
+    for detail in DETAILS:
+        with drawing():
+            values = diffpage.of_runs(first, second, found, detail)
+        document = _template().render(values)
+        if len(document.encode()) < MAX_BYTES:
+            break
+    return _written(document, Path(path)), found
+
+
+def _written(document: str, target: Path) -> Path:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +113,7 @@ def _template() -> jinja2.Template:
         "css": style.css,
         "css_values": style.CSS_VALUES,
         "cell_looks": figures.CELL_LOOKS,
+        "looks": figures.PAIR_LOOKS,
         "factors": stepfigures.FACTORS,
         "key": key,
     }

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -47,6 +46,7 @@ def of_run(run: Recorded, detail: Detail) -> dict[str, Any]:
         unit_steps=optimizer.lower() in UNIT_STEPS,
         adam=optimizer.lower() in ADAMS,
     )
+    known = {*COLUMNS, *(history.column for history in run.histories)}
     names = list(run.layers["layers"])
     shown = blocks(names, detail.rows)
     recorded = [grouped(history, shown) for history in run.histories]
@@ -66,7 +66,7 @@ def of_run(run: Recorded, detail: Detail) -> dict[str, Any]:
         "panes": [pane],
         "config": [*flat(config), *flat(scope, "scope.")],
         "columns": [
-            (name, column) for name, column in columns.items() if name in COLUMNS and isinstance(column, Mapping)
+            (name, column) for name, column in columns.items() if name in known and isinstance(column, Mapping)
         ],
         "environment": [*flat(run.info.get("provenance") or {})],
     }
@@ -83,10 +83,10 @@ class AlarmLine:
 
 def alarm_lines(alarms: Sequence[Alarm]) -> Iterator[AlarmLine]:
     """One line a rule and layer, the earliest first."""
-    for _, group in groupby(
-        sorted(alarms, key=lambda alarm: (alarm.id, alarm.layer)), key=lambda alarm: (alarm.id, alarm.layer)
-    ):
-        found = [*group]
+    groups: dict[tuple[str, str], list[Alarm]] = {}
+    for alarm in alarms:
+        groups.setdefault((alarm.id, alarm.layer), []).append(alarm)
+    for found in groups.values():
         steps = [alarm.step for alarm in found if alarm.step is not None]
         where = ", ".join(f"{step:,}" for step in steps[:3]) + (f" and {len(steps) - 3} more" if len(steps) > 3 else "")
         evidence = ", ".join(

@@ -15,7 +15,7 @@ from stepscope.report.history import History, histories, plain_columns
 if TYPE_CHECKING:
     from stepscope.store import Run
 
-__all__ = ["SCHEMA", "Alarm", "Recorded", "Source", "load", "read_run"]
+__all__ = ["SCHEMA", "Alarm", "Recorded", "Source", "alarm_of", "load", "read_run"]
 
 SCHEMA = "stepscope.dissection/1"
 _MOST_STEPS = 200

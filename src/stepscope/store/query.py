@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from stepscope.errors import DamagedData, UserError, unknown_name
 from stepscope.store import format as layout
 from stepscope.store.buckets import NO_ROWS, NOTHING, Buckets, Rows, Scale, bucketed, joined, last_written, select
+from stepscope.store.cache import Cache
 from stepscope.store.segments import ATTEMPTS
 from stepscope.store.sources import Growing, Keys, Sealed, Source
 from stepscope.store.summary import CHUNK, Summary, repeated, span_of
@@ -33,9 +34,9 @@ Arguments = ParamSpec("Arguments")
 T = TypeVar("T")
 
 ROWS_KEPT = 256 << 20  # bytes a run
-SUMMARIES_KEPT = 4  # columns of a run, each up to some 80 MB for 10^8 values
+SUMMARIES_KEPT = 3  # columns of a run, each up to some 170 MB for 10^8 values
 FEW_ROWS = 3_000_000  # are read value by value: 50 ms of work once they are decoded
-MANY_PARTS = 400  # are never read value by value for one picture: half a second
+MANY_ROWS = 10_000_000  # never are for one picture: they would not fit into what is kept
 
 
 def _again(method: Callable[Arguments, T]) -> Callable[Arguments, T]:
@@ -81,7 +82,7 @@ class Query:
         self._guard = threading.RLock()
         self._numbers: dict[str, int] = {}
         self._sources: dict[int, Source] = {}
-        self._rows = _Cache(ROWS_KEPT)
+        self._rows = Cache(ROWS_KEPT)
         self._summaries: OrderedDict[str, Summary] = OrderedDict()
 
     # What there is ----------------------------------------------------------------------------------------------------
@@ -91,20 +92,32 @@ class Query:
         with self._guard:
             return _columns(self._refreshed())
 
-    def layers(self) -> list[str]:
-        """The layers that have rows, as ``Run.layers`` orders them; "" first where the run as a whole has some."""
+    @_again
+    def layers(self, patience: float | None = None) -> list[str]:
+        """The layers that have rows, as ``Run.layers`` orders them; "" first where the run as a whole has some.
+
+        patience: seconds after which those found so far are the answer; None looks at all rows.
+        """
         with self._guard:
-            return self._ordered(self._refreshed())
+            return self._ordered(self._refreshed(), None if patience is None else time.monotonic() + patience)
+
+    def forget(self) -> None:
+        """Let go of all values that were kept."""
+        with self._guard:
+            self._rows = Cache(ROWS_KEPT)
+            self._summaries.clear()
 
     def extent(self) -> tuple[int, int] | None:
         """The first and the last recorded step; None before there is one."""
         with self._guard:
             return _extent(self._refreshed())
 
-    def _ordered(self, sources: Sequence[Source]) -> list[str]:
-        for source in sources:
-            if not source.is_numbered:
-                self._keys(source)
+    def _ordered(self, sources: Sequence[Source], deadline: float | None = None) -> list[str]:
+        for source in _spread_out([source for source in sources if not source.is_numbered]):
+            with self._reporting(source):
+                source.number(self._numbers)
+            if deadline is not None and time.monotonic() > deadline:
+                break
         listed = [name for name in self._listed() if name in self._numbers]
         rest = sorted(self._numbers.keys() - {"", *listed})
         return [""] * ("" in self._numbers) + listed + rest
@@ -194,25 +207,24 @@ class Query:
             raise unknown_name("column", column, known)
         scale = Scale(first, last, min(buckets, last - first + 1))
         concerned = [s for s in sources if column in s.names and s.span and s.span[0] <= last and s.span[1] >= first]
+        deadline = None if patience is None else time.monotonic() + patience
         if self._is_coarse(concerned, scale):
-            deadline = None if patience is None else time.monotonic() + patience
             summary, concerned, read = self._summed_up(column, sources, concerned, deadline)
             wanted = self._wanted(layers, sources)
             pieces = [summary.buckets(wanted, scale)]
         else:
-            pieces, read = [], 1.0
-            for source in concerned:
-                self._keys(source)
+            pieces = []
+            concerned, read = self._read(concerned, column, deadline)
             wanted = self._wanted(layers, sources)
         return scale, joined([NOTHING, *pieces, *self._by_value(concerned, column, wanted, scale)]), read
 
     def _is_coarse(self, sources: Sequence[Source], scale: Scale) -> bool:
         """Whether summaries do for this picture: there is too much to read, and a bucket holds some of their chunks."""
-        if sum(source.rows for source in sources) <= FEW_ROWS:
+        rows = sum(source.rows for source in sources)
+        if rows <= FEW_ROWS:
             return False
-        layers = max(len(self._numbers), len(self._listed()), 1)
-        steps = sum(source.rows for source in sources) / layers
-        return len(sources) > MANY_PARTS or steps / CHUNK > scale.size
+        steps = rows / max(len(self._numbers), len(self._listed()), 1)
+        return rows > MANY_ROWS or steps / CHUNK > scale.size
 
     def _wanted(self, layers: Sequence[str], sources: Sequence[Source]) -> NDArray[np.bool_]:
         """By number of the layer, whether it was asked for."""
@@ -223,6 +235,17 @@ class Query:
         wanted = np.zeros(len(self._numbers), bool)
         wanted[[self._numbers[name] for name in layers if name in self._numbers]] = True
         return wanted
+
+    def _read(self, sources: Sequence[Source], column: str, deadline: float | None) -> tuple[list[Source], float]:
+        """Those that were read before the deadline, at least one that was not before, and their share."""
+        there, fresh = set(), 0
+        for source in _spread_out(sources):
+            is_new = (source.identity, column) not in self._rows
+            if not is_new or deadline is None or not fresh or time.monotonic() < deadline:
+                self._values(source, column)
+                there.add(source.identity)
+                fresh += is_new
+        return [s for s in sources if s.identity in there], len(there) / max(len(sources), 1)
 
     def _by_value(
         self, sources: Sequence[Source], column: str, wanted: NDArray[np.bool_], scale: Scale
@@ -270,13 +293,14 @@ class Query:
         return keys
 
     def _values(self, source: Source, column: str) -> Rows:
+        keys = self._keys(source)
+
         def read() -> Rows:
-            keys = self._keys(source)
             with self._reporting(source):
                 return source.written(keys, column)
             return NO_ROWS
 
-        rows: Rows = self._rows.get((source.identity, column), read)
+        rows: Rows = self._rows.get((source.identity, column), read, besides=keys)
         return rows
 
     def _refreshed(self) -> list[Source]:
@@ -321,29 +345,6 @@ class Query:
             reason = (str(error).splitlines() or ["unknown reason"])[0]
             self.problems[source.path.name] = f"{source.path.name} cannot be read: {reason}"
             source.give_up()
-
-
-class _Cache:
-    """What was computed last, up to so many bytes."""
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.bytes = 0
-        self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
-
-    def get(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """What `compute` gave for this key, arrays in a tuple; it is called again where that was let go."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
-        value = compute()
-        size = 64 + sum(array.nbytes for array in value)
-        self._kept[key] = value, size
-        self.bytes += size
-        while self.bytes > self.budget and len(self._kept) > 1:
-            _, (_, old) = self._kept.popitem(last=False)
-            self.bytes -= old
-        return value
 
 
 def _columns(sources: Sequence[Source]) -> list[str]:

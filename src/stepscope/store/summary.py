@@ -14,7 +14,7 @@ from stepscope.store.buckets import NOTHING, Buckets, Rows, Scale, chunked, join
 
 __all__ = ["CHUNK", "Span", "Summary", "repeated", "span_of"]
 
-CHUNK = 64  # consecutive values of a layer
+CHUNK = 32  # consecutive values of a layer
 Identity = tuple[int, ...]
 
 
@@ -62,6 +62,7 @@ class Summary:
         self.held: set[Identity] = set()
         self.repeated: set[Identity] = set()
         self._runs: list[Buckets] = []
+        self._settled: list[Identity] = []
 
     @property
     def nbytes(self) -> int:
@@ -82,12 +83,15 @@ class Summary:
     def settle(self, order: Iterable[Identity], layers: int) -> bool:
         """Know which parts repeat others.  False if some of them were held: everything is then to be taken in again."""
         there = [identity for identity in order if identity in self.spans]
+        if there == self._settled:
+            return True
+        self._settled = there
         flags = repeated((self.spans[identity] for identity in there), layers)
         self.repeated = {identity for identity, is_repeated in zip(there, flags, strict=True) if is_repeated}
         if not self.repeated & self.held:
             return True
         self._runs, self.held = [], set()
-        return False
+        return False  # what repeats is known now, so the next time ends well
 
     def buckets(self, wanted: NDArray[np.bool_], scale: Scale) -> Buckets:
         """What falls into each bucket, of the wanted layers; a chunk goes where the mean of its steps lies."""

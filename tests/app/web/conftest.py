@@ -81,4 +81,5 @@ def visit(browsers: Callable[[bool], Any]) -> Iterator[Callable[..., Visit]]:
         elsewhere = [url for url in one.requests if not url.startswith((own, "data:", "blob:"))]
         context.close()
         assert not elsewhere
-        assert not one.complaints
+        # That the server refused a formula with 422 is noted by the browser and shown by the page.
+        assert not [text for text in one.complaints if "status of 422" not in text]

@@ -49,6 +49,7 @@ def test_a_phase_diagram_appears_and_a_click_loads_its_setting(page: Any):
 
 def test_every_quantity(page: Any):
     page.select_option("#size", "64")
+    drawn(page, 64)
     for quantity in ("min_loss", "first_inside", "diverged_at", "period", "basin", "winner", "loss"):
         before = page.evaluate("window.stepscope.maps().whole")
         page.select_option("#quantity", quantity)

@@ -292,11 +292,13 @@ def test_a_million_steps_are_computed_in_slices_and_scrubbed_exactly(page: Any):
 def test_a_point_of_the_loss_chart_moves_the_step(page: Any):
     for axis in ("step", "log step", "time"):
         page.select_option("#loss-x", axis)
+        at_rest(page)
         canvas = page.locator("canvas[aria-label^='Losses']")
         canvas.click(position={"x": canvas.bounding_box()["width"] * 0.9, "y": 60})
         high = scene(page)["at"]
         canvas.click(position={"x": canvas.bounding_box()["width"] * 0.4, "y": 60})
-        assert scene(page)["at"] < high <= 600
+        assert scene(page)["at"] <= high <= 600
+        assert axis == "time" or scene(page)["at"] < high  # on the axis of time the method may end early
     page.uncheck("#loss-log")
     page.check("#loss-log")
     page.uncheck("#log-steps")
@@ -359,7 +361,6 @@ def test_a_hostile_scene_is_brought_into_range(visit: Visitor, play: Server, pag
     one = visit(f"{play.address}/#{fragment}")
     at_rest(one.page)
     now = scene(one.page)
-    one.complaints.clear()  # the browser notes that the server refused the formula
     assert now["landscape"] in simulate.LANDSCAPES
     assert len(now["methods"]) <= 8
     assert all(method["rule"] in ("adam",) for method in now["methods"])

@@ -39,9 +39,18 @@ def engine(now: dict[str, Any], k: int, steps: int) -> simulate.Trajectory:
     )  # fmt: skip
 
 
+def shown(page: Any, preset: str) -> list[dict[str, float]]:
+    """The table of losses of a preset that is not the one shown."""
+    if scene(page)["preset"] != preset:
+        page.select_option("#preset", preset)
+        until(page, f"window.stepscope.scene().preset === '{preset}'")
+        at_rest(page)
+    return table(page)
+
+
 def test_the_list_is_complete(page: Any):
-    shown = page.eval_on_selector_all("#preset option", "all => all.map(o => o.value).filter(Boolean)")
-    assert shown == PRESETS
+    names = page.eval_on_selector_all("#preset option", "all => all.map(o => o.value).filter(Boolean)")
+    assert names == PRESETS
 
 
 def test_every_preset_has_the_engines_numbers(page: Any):
@@ -50,34 +59,23 @@ def test_every_preset_has_the_engines_numbers(page: Any):
     After the burst the last bit decides the path, so it is compared before.
     """
     for preset in PRESETS:
-        page.select_option("#preset", preset)
-        until(page, f"window.stepscope.scene().preset === '{preset}'")
-        at_rest(page)
+        shown(page, preset)
         now = scene(page)
         steps = min(now["steps"], 20_000)
         seek(page, steps)
         for k, row in enumerate(table(page)):
             path = engine(now, k, steps)
             size = np.abs(path.theta).max()
-            shown = [row[f"theta.{i}"] for i in range(len(now["start"]))]
-            np.testing.assert_allclose(shown, path.theta[-1], rtol=1e-9, atol=1e-9 * size, err_msg=f"{preset} {k}")
+            point = [row[f"theta.{i}"] for i in range(len(now["start"]))]
+            np.testing.assert_allclose(point, path.theta[-1], rtol=1e-9, atol=1e-9 * size, err_msg=f"{preset} {k}")
         assert page.inner_text("#preset-text").count(".") >= 2
         assert page.inner_text("#preset-source")
 
 
 def test_817_steps_do_not_minimise_theta_squared(page: Any):
-    page.select_option("#preset", "theta-squared")
-    until(page, "window.stepscope.scene().preset === 'theta-squared'")
-    at_rest(page)
+    shown(page, "theta-squared")
     assert scene(page)["at"] == 817
     assert table(page)[0]["theta.0"] > 4
-
-
-def shown(page: Any, preset: str) -> list[dict[str, float]]:
-    page.select_option("#preset", preset)
-    until(page, f"window.stepscope.scene().preset === '{preset}'")
-    at_rest(page)
-    return table(page)
 
 
 def test_the_step_counts_of_the_texts(page: Any):
@@ -88,8 +86,8 @@ def test_the_step_counts_of_the_texts(page: Any):
         seek(page, scene(page)["at"] - 1)
         row = table(page)[3]
         assert np.hypot(row["theta.0"], row["theta.1"]) > far
+    shown(page, "saddle")
     for method, step in ((0, 4608), (2, 131), (3, 627)):
-        shown(page, "saddle")
         seek(page, step)
         assert abs(table(page)[method]["theta.0"]) > 1
         seek(page, step - 1)
@@ -109,9 +107,7 @@ def test_the_other_numbers_of_the_texts(page: Any):
 
 
 def test_the_burst_is_there(page: Any):
-    page.select_option("#preset", "burst")
-    until(page, "window.stepscope.scene().preset === 'burst'")
-    at_rest(page)
+    shown(page, "burst")
     seek(page, 20_000)
     quiet = abs(table(page)[0]["theta.0"])
     seek(page, 21_400)

@@ -219,6 +219,7 @@ export class Controls {
       const rule = catalogue.rules.find((r) => r.name === more.value);
       if (!rule) return;
       host.scene.methods.push(methodOf(rule, host.scene.shared ? { lr: one.hyper.lr } : {}));
+      host.scene.method = host.scene.methods.length - 1; // shown from inside, and its card open
       host.changed();
       this.build();
     });
@@ -268,6 +269,7 @@ export class Controls {
       type: "button", class: "remove again", "aria-label": `Add another ${title(method.rule)}`, disabled: host.scene.methods.length >= MOST_METHODS,
       onclick: () => {
         host.scene.methods.splice(index + 1, 0, { rule: method.rule, hyper: { ...host.scene.methods[index]!.hyper } });
+        host.scene.method = index + 1;
         host.changed();
         this.build();
       },

@@ -6,7 +6,8 @@ import type { Method, Scene } from "./scene";
 
 const MOST_ROWS = 20_000;
 const FIRST_SLICE = 40; // ms
-const SLICE = 12;
+const SLICE = 25;
+const REDRAW = 160; // ms between two pictures of a path that grows
 const tables = new Map<string, Float64Array>();
 
 function table(program: PathProgram, index: number, rule: string, hyper: Record<string, number>, steps: number): Float64Array {
@@ -149,6 +150,7 @@ export class Engine {
   /** milliseconds of script that the last call of `start` took before it returned */
   latency = 0;
   private generation = 0;
+  private drawn = 0;
   private keys: string[] = [];
 
   constructor(private readonly changed: () => void) {}
@@ -202,7 +204,11 @@ export class Engine {
     setTimeout(() => {
       if (mine !== this.generation) return;
       this.slice(SLICE);
-      this.changed();
+      const now = performance.now();
+      if (this.done || now - this.drawn > REDRAW) {
+        this.drawn = now;
+        this.changed();
+      }
       if (!this.done) this.continue(mine);
     }, 0);
   }

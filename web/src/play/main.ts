@@ -107,6 +107,7 @@ class Playground {
     this.place = place;
     this.program = program;
     this.scene = scene;
+    this.exact.value = String(scene.at);
     this.stop();
     this.compute();
   }
@@ -237,7 +238,9 @@ class Playground {
         }))),
     );
     this.scrub.addEventListener("input", () => this.seek(Number(this.scrub.value)));
-    this.exact.addEventListener("change", () => this.seek(Number(this.exact.value.replaceAll(/[, ]/g, ""))));
+    const exactly = () => this.seek(Number(this.exact.value.replaceAll(/[, ]/g, "")));
+    this.exact.addEventListener("change", exactly);
+    this.exact.addEventListener("keydown", (event) => event.key === "Enter" && exactly());
     for (const one of [this.xAxis, this.yAxis, this.logSteps]) one.addEventListener("change", () => this.everything());
     this.methodChoice.addEventListener("change", () => {
       this.scene.method = Number(this.methodChoice.value);
@@ -306,6 +309,7 @@ class Playground {
     if (!Number.isFinite(step)) step = this.scene.at;
     this.scene.at = Math.min(this.scene.steps, Math.max(0, Math.round(step)));
     this.position = this.scene.at;
+    this.exact.value = String(this.scene.at);
     this.remember();
     this.draw();
   }
