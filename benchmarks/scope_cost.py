@@ -1,4 +1,8 @@
-"""A training step with the scope against the same step without it, one thread, batch 128, torch.optim.Adam."""
+"""A training step with the scope against the same step without it: one thread, batch 128, three nets.
+
+With torch.optim.Adam, recorded at every step and at every tenth; with our Adam, which measures its steps itself; and
+what a step costs that is not recorded.
+"""
 
 import tempfile
 from collections.abc import Callable
@@ -7,80 +11,101 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import Optimizer
 
 from benchmarks._timing import side_by_side
-from stepscope import Scope
+from stepscope import Scope, optim
+
+Net = tuple[nn.Module, tuple[int, ...]]
+Make = Callable[[Any], Optimizer]
 
 
-def _cnn() -> tuple[nn.Module, tuple[int, ...]]:
+def _cnn() -> Net:
     """A small convolutional net of 33 thousand parameters."""
     net = nn.Sequential(
-        nn.Conv2d(1, 16, 3),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(800, 35),
-        nn.ReLU(),
-        nn.Linear(35, 10),
+        *(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(800, 35), nn.ReLU(), nn.Linear(35, 10)),
     )
     return net, (128, 1, 28, 28)
 
 
-def _mlp() -> tuple[nn.Module, tuple[int, ...]]:
+def _mlp() -> Net:
     """A perceptron of 235 thousand parameters."""
     return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)), (128, 784)
 
 
+def _large() -> Net:
+    """DeepOBS's fmnist_2c2d, of 3.27 million parameters."""
+    net = nn.Sequential(
+        *(nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(3136, 1024), nn.ReLU(), nn.Linear(1024, 10)),
+    )
+    return net, (128, 1, 28, 28)
+
+
+NETS: dict[str, tuple[Callable[[], Net], int, int]] = {  # with steps a time and rounds
+    "CNN of 33,000": (_cnn, 10, 30),
+    "MLP of 235,000": (_mlp, 10, 60),
+    "CNN of 3,270,000": (_large, 10, 6),
+}
+
+
+def _theirs(params: Any) -> Optimizer:
+    return torch.optim.Adam(params)
+
+
+def _ours(params: Any) -> Optimizer:
+    return optim.Adam(params)
+
+
+NEVER = 10**9
+ARMS: dict[str, dict[str, tuple[Make, int | None]]] = {  # and every how manyth step is recorded
+    "torch's Adam": {
+        "no scope": (_theirs, None),
+        "no step recorded": (_theirs, NEVER),
+        "every 10": (_theirs, 10),
+        "every 1": (_theirs, 1),
+    },
+    "our Adam": {"no scope": (_ours, None), "every 10": (_ours, 10), "every 1": (_ours, 1)},
+}
+
+
 def measure() -> list[dict[str, Any]]:
-    """Rows for two nets: without a scope, recorded at every tenth step, at every step."""
+    """Rows for each net and optimizer, ten steps a time, so that "every 10" holds one recorded step."""
     torch.set_num_threads(1)
     rows = []
-    for label, build in (("CNN of 33,000", _cnn), ("MLP of 235,000", _mlp)):
-        with tempfile.TemporaryDirectory() as folder:
-            scopes: list[Scope] = []
-            steps = {"no scope": _trainer(build)}
-            for every in (10, 1):
-                steps[f"every {every}"] = _trainer(build, Path(folder) / str(every), every, scopes)
-            # Ten steps at a time, so that "every 10" holds one recorded step.
-            tens = {name: _repeat(step, 10) for name, step in steps.items()}
-            rows += [
-                row | {"what": f"{label}, ten steps: {row['what']}"}
-                for row in side_by_side(tens, "no scope", rounds=40)
-            ]
-            for scope in scopes:
-                scope.detach()
+    for label, (build, steps, rounds) in NETS.items():
+        for optimizer, arms in ARMS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                scopes: list[Scope] = []
+                trainers = {
+                    name: _trainer(build, make, steps, Path(folder) / name, every, scopes)
+                    for name, (make, every) in arms.items()
+                }
+                rows += [
+                    row | {"what": f"{label}, {optimizer}, ten steps: {row['what']}"}
+                    for row in side_by_side(trainers, "no scope", rounds=rounds)
+                ]
+                for scope in scopes:
+                    scope.detach()
     return rows
 
 
-def _repeat(step: Callable[[], object], times: int) -> Callable[[], object]:
-    def repeated() -> None:
-        for _ in range(times):
-            step()
-
-    return repeated
-
-
 def _trainer(
-    build: Callable[[], tuple[nn.Module, tuple[int, ...]]],
-    folder: Path | None = None,
-    every: int = 1,
-    scopes: list[Scope] | None = None,
+    build: Callable[[], Net], make: Make, steps: int, folder: Path, every: int | None, scopes: list[Scope]
 ) -> Callable[[], object]:
     torch.manual_seed(0)
     net, shape = build()
     inputs, targets = torch.randn(shape), torch.randint(10, (shape[0],))
-    optimizer = torch.optim.Adam(net.parameters())
-    if folder is not None and scopes is not None:
-        scope = Scope(optimizer, net, run=folder, every=every)
-        scope.attach()
-        scopes.append(scope)
+    optimizer = make(net.parameters())
+    if every is not None:
+        scopes.append(Scope(optimizer, net, run=folder, every=every).attach())
 
-    def step() -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(inputs), targets).backward()
-        optimizer.step()
+    def train() -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(inputs), targets).backward()
+            optimizer.step()
 
-    return step
+    return train

@@ -24,7 +24,7 @@ def root(tmp_path_factory):
             writer.write(step, "a", {"spread": math.sin(step), "size": 2.0})
             if step % 10 == 0:
                 writer.write(step, "b", {"spread": step / 10})
-        writer.event("alarm", step=90, layer="a", message="The loss is not finite.")
+        writer.event("alarm", step=90, layer="a", text="The loss is not finite.")
     with RunWriter(root / "two") as writer:
         writer.write(7, "a", {"spread": 1.0})
     (root / "broken").mkdir()
@@ -95,7 +95,7 @@ def test_a_run(server):
         {"name": "b", "shape": [3], "weight": False},
     ]
     (event,) = found["events"]
-    assert (event["step"], event["message"]) == (90, "The loss is not finite.")
+    assert (event["step"], event["text"]) == (90, "The loss is not finite.")
     broken = got(server, "/api/run?id=runs/broken")
     assert broken["line"]["status"] == "broken"
     assert broken["problems"]

@@ -15,7 +15,7 @@ from stepscope.experiments import trial as module
 from stepscope.experiments.shipping import Parcel
 from stepscope.experiments.trial import Trial, batches, divide, evaluate, make_optimizer, run_trial, train
 from stepscope.optim import METHODS
-from stepscope.problems import Data, Problem, Split
+from stepscope.problems import L2, Data, Decrease, Problem, Split
 
 TINY = Path(__file__).parent / "tiny.py"
 
@@ -249,3 +249,28 @@ def test_a_record_that_could_not_be_written_is_not_passed_over(tmp_path, monkeyp
     monkeypatch.setattr(store.Run, "status", "interrupted")
     with pytest.raises(UserError, match="could not be written: is its disk full"):
         train(make(record_every=1), load("problem"), tmp_path / "run")
+
+
+def test_schedule_penalty_augmentation_and_order_are_the_loop_one_would_write_by_hand():
+    """Same bits: the same operations in the same order."""
+
+    def noisy(inputs, generator):
+        return inputs + torch.randn(inputs.shape, generator=generator)
+
+    base = load("problem")
+    protocol = dataclasses.replace(base.protocol, schedule=Decrease(0.5, after=(0.5,)), in_order=True)
+    problem = dataclasses.replace(base, protocol=protocol, penalty=L2(0.1), augment=noisy)
+    result = train(make(method="msgd", parts=("test",)), problem)
+    data, model = problem.data(), problem.model(3)
+    optimizer = METHODS["msgd"](model.parameters(), lr=0.05)
+    for step in range(1, 13):
+        first = 8 * ((step - 1) % 6)  # of 50 examples in order; the last ten are held out
+        x, y = data.train.inputs[first : first + 8], data.train.targets[first : first + 8]
+        x = noisy(x, torch.Generator().manual_seed(4 * 2**20 + step))
+        optimizer.param_groups[0]["lr"] = 0.05 if step <= 6 else 0.025
+        optimizer.zero_grad()
+        (torch.nn.functional.cross_entropy(model(x), y) + L2(0.1)(model)).backward()
+        optimizer.step()
+    outputs = model(data.test.inputs)
+    expected = torch.nn.functional.cross_entropy(outputs, data.test.targets).item() + L2(0.1)(model).item()
+    assert result["evaluations"][-1]["test_loss"] == expected

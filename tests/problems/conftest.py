@@ -10,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+from tests.problems import archives
 
 import stepscope.problems.data as data_module
+from stepscope.problems.sources import DATASETS, DataSet, File
 
 
 @pytest.fixture
@@ -86,11 +88,19 @@ def places(monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def tiny_data(monkeypatch, places) -> Iterator[None]:
+    """Tiny data sets in the official formats in the place of the real ones."""
+    archives.install(monkeypatch, places / "mine")
+    yield
+    archives.forget()
+
+
+@pytest.fixture
 def tiny(monkeypatch, mirror, places):
     """A data set of one IDX file of 2 x 3 bytes, known under the name "tiny" and to no mirror yet."""
     contents = b"\0\0\x08\x02" + (2).to_bytes(4, "big") + (3).to_bytes(4, "big") + bytes(range(6))
-    file = data_module._File("pixels", len(contents), hashlib.sha256(contents).hexdigest())
-    dataset = data_module._DataSet(
+    file = File("pixels", len(contents), hashlib.sha256(contents).hexdigest())
+    dataset = DataSet(
         "tiny",
         licence="none",
         download_size=50,
@@ -99,5 +109,5 @@ def tiny(monkeypatch, mirror, places):
         mirrors=(mirror.url,),
         debian_package="dataset-tiny",
     )
-    monkeypatch.setitem(data_module._DATASETS, "tiny", dataset)
+    monkeypatch.setitem(DATASETS, "tiny", dataset)
     return contents

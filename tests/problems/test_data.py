@@ -8,13 +8,14 @@ import tempfile
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
+from tests.problems import archives
 
 import stepscope.problems.data as data_module
 from stepscope.errors import DamagedData, UserError
 from stepscope.problems import datasets, fetch
-from stepscope.problems.data import load
+from stepscope.problems.data import load, read
+from stepscope.problems.sources import DATASETS
 
 PIXELS = [[0, 1, 2], [3, 4, 5]]
 
@@ -75,9 +76,11 @@ def test_without_a_home_folder_the_error_names_the_variables(tiny, places, monke
 
 
 def test_the_list_of_data_sets(places):
-    digits, fashion = datasets()
+    digits, fashion, *others = datasets()
     assert digits == ("digits", "with scikit-learn", 0, "CC BY 4.0")
     assert fashion == ("fashion-mnist", "not here", 30_878_645, "MIT")
+    assert [info.name for info in others] == ["cifar-10", "cifar-100", "war-and-peace"]
+    assert {info.where for info in others} == {"not here"}
     assert fetch("digits") == []
 
 
@@ -195,30 +198,6 @@ def test_a_file_that_unpacks_to_more_than_it_should_is_not_unpacked_to_the_end(t
     assert "(19 bytes, expected 18)" in damage_text(path)
 
 
-@pytest.mark.parametrize(
-    ("contents", "text"),
-    [
-        (b"", "it begins with nothing"),
-        (b"\x89PNG", "it begins with 89504e47"),
-        (b"\0\0\x0d\1\0\0\0\1\0\0\0\0", "it begins with 00000d01"),
-        (b"\0\0\x08\1\0\0\0\3ab", r"holds 10 bytes, but its header says shape \(3,\)"),
-        (b"\0\0\x08\1\0\0\0\3abcd", r"holds 12 bytes, but its header says shape \(3,\)"),
-        (b"\0\0\x08\2\0\0\0\3", "holds 8 bytes, but its header is cut off"),
-        (b"\0\0\x08\1\0", "holds 5 bytes, but its header is cut off"),
-    ],
-)
-def test_a_wrong_header_is_damage(contents, text, tmp_path):
-    with pytest.raises(DamagedData, match=text):
-        data_module._decode_idx(contents, tmp_path / "x")
-
-
-def test_idx_counts_the_last_dimension_fastest(tmp_path):
-    contents = b"\0\0\x08\3" + b"".join(n.to_bytes(4, "big") for n in (2, 1, 2)) + bytes([7, 8, 9, 250])
-    array = data_module._decode_idx(contents, tmp_path / "x")
-    assert array.tolist() == [[[7, 8]], [[9, 250]]]
-    assert array.dtype == np.uint8
-
-
 # --- download
 
 
@@ -286,3 +265,108 @@ def test_the_checksums_are_those_of_the_real_files(here):
         "t10k-images-idx3-ubyte",
         "t10k-labels-idx1-ubyte",
     ]
+
+
+# --- data sets in an archive, published in two forms
+
+
+@pytest.fixture(params=["cifar-10", "cifar-100"])
+def archived(request, monkeypatch, mirror, places):
+    """The name of a data set that is known with the checksums of tiny archives, and to no mirror yet."""
+    monkeypatch.setitem(DATASETS, request.param, archives.entry(request.param, (f"{mirror.url}a/", f"{mirror.url}b/")))
+    return request.param
+
+
+@pytest.mark.parametrize("form", ["binary", "python"])
+def test_unpacked_files_of_the_user_s_are_read_where_they_lie(archived, places, monkeypatch, form):
+    folder = archives.write(places / "mine", archived, form)
+    for named in (places / "mine", folder):  # the folder around them or their own
+        monkeypatch.setenv("STEPSCOPE_DATA", str(named))
+        assert where(archived) == str(folder)
+        found, files = read(archived)
+        assert (found, list(files)) == (form, fetch(archived))
+        assert {path.name: contents for path, contents in files.items()} == archives.contents(archived, form)
+    assert not (places / "cache").exists()
+
+
+@pytest.mark.parametrize("form", ["binary", "python"])
+def test_an_archive_of_the_user_s_is_unpacked_into_the_cache(archived, places, monkeypatch, form):
+    (places / "mine").mkdir()
+    archive = places / "mine" / f"{archived}-{form}.tar.gz"
+    archive.write_bytes(archives.archive(archived, form))
+    monkeypatch.setenv("STEPSCOPE_DATA", str(places / "mine"))
+    assert where(archived) == str(archive)
+    folder = places / "cache" / "stepscope" / archives.FOLDERS[archived][form]
+    assert [path.parent for path in fetch(archived)] == [folder] * len(archives.contents(archived, form))
+    assert where(archived) == str(folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(archives.contents(archived, form))
+    assert list(archive.parent.iterdir()) == [archive]
+
+
+def test_the_binary_archive_is_downloaded_and_gone_on_with_from_another_mirror(archived, mirror, places):
+    body = archives.archive(archived, "binary")
+    mirror.files[f"b/{archived}-binary.tar.gz"] = body
+    mirror.cuts = [1000]
+    paths = fetch(archived)
+    assert [(path[:3], wanted) for path, wanted in mirror.requests] == [
+        ("/a/", None),
+        ("/b/", None),
+        ("/b/", "bytes=1000-"),
+    ]
+    assert {path.name: path.read_bytes() for path in paths} == archives.contents(archived, "binary")
+    assert not list(places.rglob("*.tar.gz*"))  # its contents are kept once
+    count = len(mirror.requests)
+    assert fetch(archived) == paths
+    assert len(mirror.requests) == count
+
+
+def test_a_mirror_with_another_archive_is_passed_over(archived, mirror, places):
+    mirror.files[f"a/{archived}-binary.tar.gz"] = archives.archive(archived, "python")
+    with pytest.raises(UserError, match=r"binary\.tar\.gz: not the file it should be; .*b/.*: 404 Not Found"):
+        fetch(archived)
+    assert not [path for path in places.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+@pytest.mark.parametrize("damage", [lambda a: a[: len(a) // 2], lambda a: b"<html>", lambda a: b"\x1f\x8b" + a[9:]])
+def test_a_damaged_archive_of_the_user_s_is_named(archived, places, monkeypatch, damage):
+    (places / "mine").mkdir()
+    archive = places / "mine" / f"{archived}-binary.tar.gz"
+    archive.write_bytes(damage(archives.archive(archived, "binary")))
+    monkeypatch.setenv("STEPSCOPE_DATA", str(places / "mine"))
+    with pytest.raises(DamagedData, match=f"{archive} is damaged: it cannot be unpacked .*stepscope data fetch"):
+        fetch(archived)
+
+
+def test_an_archive_with_wrong_contents_is_named(archived, places, monkeypatch):
+    other = "cifar-100" if archived == "cifar-10" else "cifar-10"
+    (places / "mine").mkdir()
+    (places / "mine" / f"{archived}-binary.tar.gz").write_bytes(archives.archive(other, "binary"))
+    monkeypatch.setenv("STEPSCOPE_DATA", str(places / "mine"))
+    with pytest.raises(DamagedData, match=r"is damaged: it holds no .*\.bin with the right sha256"):
+        fetch(archived)
+
+
+def test_without_a_network_the_error_names_both_archives(archived, mirror):
+    with pytest.raises(UserError) as caught:
+        fetch(archived)
+    assert str(caught.value).endswith(
+        f"Get {archived}-binary.tar.gz or {archived}-python.tar.gz from {mirror.url}a/ or {mirror.url}b/ "
+        "and set STEPSCOPE_DATA to their folder; it need not be unpacked."
+    )
+
+
+def test_a_damaged_unpacked_file_is_named(archived, places, monkeypatch):
+    folder = archives.write(places / "mine", archived, "binary")
+    victim = next(folder.iterdir())
+    victim.write_bytes(victim.read_bytes()[:-1] + b"?")
+    monkeypatch.setenv("STEPSCOPE_DATA", str(places / "mine"))
+    with pytest.raises(DamagedData, match=f"{victim} is damaged: the sha256"):
+        fetch(archived)
+
+
+@pytest.mark.parametrize("name", ["cifar-10", "cifar-100", "war-and-peace"])
+def test_the_checksums_are_those_of_the_published_files(here, name):
+    """fetch compares sha256 and size of each."""
+    if not here(name):
+        pytest.skip(f"{name} is not on this machine")
+    assert fetch(name)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from stepscope.errors import UserError
-from stepscope.problems import Data, Metric, Problem, Protocol, Split, accuracy
+from stepscope.problems import L2, Data, Decrease, Metric, Problem, Protocol, Split, accuracy
 from stepscope.problems.problem import private_randomness
 
 ROWS = torch.zeros(3, 2)
@@ -128,3 +128,38 @@ def test_a_changed_copy_builds_the_same_model():
 def test_a_problem_made_of_named_functions_can_be_pickled():
     copy = pickle.loads(pickle.dumps(problem(model=nn.Identity, data=dict, loss=nn.functional.mse_loss)))
     assert copy == problem(model=nn.Identity, data=dict, loss=nn.functional.mse_loss)
+
+
+def test_a_decrease_falls_after_each_share_of_the_run():
+    """Zagoruyko and Komodakis: to a fifth after 60, 120 and 160 of 200 passes; here a pass is two steps."""
+    schedule = Decrease(0.2, after=(0.3, 0.6, 0.8))
+    factors = [schedule(step, 400) for step in range(1, 401)]
+    assert factors == [0.2 ** sum(step > 2 * passes for passes in (60, 120, 160)) for step in range(1, 401)]
+    assert [schedule(step, 10) for step in range(1, 11)] == [1, 1, 1, 0.2, 0.2, 0.2, 0.2**2, 0.2**2, 0.2**3, 0.2**3]
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Decrease(0, (0.5,)), "factor must be a positive number, got 0"),
+        (lambda: Decrease(float("inf"), (0.5,)), "factor must be a positive number"),
+        (lambda: Decrease(0.5, (0.5, 0.4)), "ascending shares between 0 and 1"),
+        (lambda: Decrease(0.5, (60, 120)), "ascending shares between 0 and 1"),
+        (lambda: Protocol(1, 1, 1, schedule=0.5), "Protocol's schedule must be a function, got float"),
+        (lambda: problem(penalty=0.1), "Problem's penalty must be a function, got float"),
+        (lambda: problem(augment="flip"), "Problem's augment must be a function, got str"),
+    ],
+)
+def test_wrong_extras_are_named(make, text):
+    with pytest.raises(UserError, match=text):
+        make()
+
+
+def test_l2_is_half_the_squares_of_the_weights_and_its_gradient_shrinks_them():
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1)).double()
+    model[2].weight.requires_grad_(False)
+    penalty = L2(0.3)(model)
+    assert penalty.item() == pytest.approx(0.15 * sum(w * w for w in model[0].weight.flatten().tolist()), rel=1e-14)
+    penalty.backward()
+    torch.testing.assert_close(model[0].weight.grad, 0.3 * model[0].weight, rtol=4e-16, atol=0)
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == {"0.weight"}

@@ -27,7 +27,7 @@ def write(tmp_path):
 
 
 def test_built_in_names_load_and_remember_their_name():
-    assert names() == ["digits", "fashion-mnist"]
+    assert names() == ["cifar10", "cifar100", "digits", "eigen", "eigen-16", "fashion-mnist", "war-and-peace"]
     for name in names():
         assert (load(name).name, load(name).spec) == (name, name)
 
@@ -35,7 +35,7 @@ def test_built_in_names_load_and_remember_their_name():
 @pytest.mark.parametrize("spec", ["digit", "mine", "", "notes.txt", "mine.pyc", "mine.py/x"])
 def test_an_unknown_name_offers_what_there_is(spec):
     with pytest.raises(
-        UserError, match=r"unknown problem .* Known: digits, fashion-mnist\. Your own problem: FILE\.py"
+        UserError, match=r"unknown problem .* Known: cifar10, .*, war-and-peace\. Your own problem: FILE\.py"
     ):
         load(spec)
 

@@ -278,9 +278,9 @@ def test_the_direction_of_the_gradient_does_not_matter(seed: int):
 
 
 def test_the_sample_is_never_small_and_all_of_a_small_tensor():
-    assert [period(n) for n in (1, 1000, 65_535, 65_536, 10**6, 10**8)] == [1, 1, 1, 2, 30, 64]
-    for n in range(32_768, 3_000_000, 9_973):
-        assert n // period(n) >= 32_768
+    assert [period(n) for n in (1, 1000, 16_383, 16_384, 10**5, 10**8)] == [1, 1, 1, 2, 12, 64]
+    for n in range(8_192, 3_000_000, 9_973):
+        assert n // period(n) >= 8_192
 
 
 # --- quantiles --------------------------------------------------------------------------------------------------------

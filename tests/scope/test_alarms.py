@@ -15,7 +15,7 @@ from torch.optim.optimizer import Optimizer
 
 from stepscope import Scope, optim
 from stepscope.scope import ALARMS, Alarm
-from stepscope.scope.alarms import CALM, Alarms
+from stepscope.scope.alarms import CALM, FURTHER, Alarms
 
 WATCHED = ("default", "series")  # every rule has its columns, but those of clipping and curvature
 Loss = Callable[[], Tensor]
@@ -365,7 +365,9 @@ def test_a_fault_raises_the_right_alarm_soon(name: str, seed: int):
 
 def test_every_rule_has_a_fault():
     tested = {expected for _, expected, _ in FAULTS.values()}
-    assert {rule.id for rule in ALARMS} - tested == {"edge_of_stability"}  # which needs curvature: test_curvature.py
+    assert {rule.id for rule in (*ALARMS, *FURTHER)} - tested == {
+        "edge_of_stability"
+    }  # which needs curvature: test_curvature.py
 
 
 # --- how they are delivered -------------------------------------------------------------------------------------------

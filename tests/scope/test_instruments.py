@@ -64,7 +64,7 @@ OURS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "momentum": (
         torch.optim.SGD,
         {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1},
-        {"betas": (0.7, 0.7), "coupled": 0.1},
+        {"betas": (0.9, 0.9), "coupled": 0.1},
     ),
     "sgd-ascent": (torch.optim.SGD, {"lr": 0.1, "maximize": True}, {"betas": (0.7, 0.7), "uphill": True}),
     "rmsprop": (torch.optim.RMSprop, {"lr": 0.01}, {"betas": (0.7, 0.7)}),

@@ -68,7 +68,7 @@ def test_a_layer_is_measured_as_the_one_tensor_it_could_be(make: Any, layers_: A
 
 
 def test_a_large_tensor_counts_for_all_its_coordinates_in_a_layer():
-    """A third of the blocks of the large one is sampled; it holds 1, the small one 0."""
+    """A twelfth of the blocks of the large one is sampled, a fourth of the small one's; they hold 1 and 0."""
     large, small = nn.Parameter(torch.ones(98_304)), nn.Parameter(torch.ones(98_304 // 3))
     optimizer = torch.optim.SGD([large, small], lr=0.5)
     with Scope(optimizer, layers=0) as scope:

@@ -64,7 +64,12 @@ def stepscope_command(
 @app.command()
 def dissect(
     problem: Annotated[
-        str, typer.Argument(metavar="PROBLEM", help="digits, fashion-mnist, or your own: FILE.py or FILE.py:NAME.")
+        str,
+        typer.Argument(
+            metavar="PROBLEM",
+            help="digits, fashion-mnist, cifar10, cifar100, war-and-peace, eigen, eigen-16, or your own: "
+            "FILE.py or FILE.py:NAME.",
+        ),
     ] = "digits",
     out: Annotated[
         Path | None,

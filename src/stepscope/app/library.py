@@ -38,6 +38,7 @@ class RunLine:
     id: its folder, relative to the watched one; a trial keeps its id when it is finished and its folder moves.
     status: running, finished, failed, interrupted or broken.  created: UTC, ISO.  last: its last recorded step.
     changed: seconds since 1970 of the last write.  problem: why it cannot be read.  alarms: how many were raised.
+    optimizer: with step size and seed where they are known.
     dissection: the id of the dissection it belongs to.  stamp: changes whenever anything of the run does.
     """
 
@@ -177,7 +178,8 @@ class Library:
             span = query.extent()
             alarms = sum(event.get("kind") == "alarm" for event in run.events)
             tensors = info.get("tensors", [])
-            scope = info.get("config", {}).get("scope", {})
+            config = info.get("config", {})
+            words = [str(config.get("scope", {}).get("optimizer", "")), *_settings(config)]
         except (UserError, OSError, AttributeError, TypeError) as error:
             problem = str(error) if isinstance(error, UserError) else f"{place.folder.name}: {error}"
             problem = problem.replace(f"{self.root.parent}{os.sep}", "")
@@ -190,7 +192,7 @@ class Library:
             changed=changed,
             problem="; ".join(query.problems.values()),
             alarms=alarms,
-            optimizer=str(scope.get("optimizer", "")),
+            optimizer=", ".join(filter(None, words)),
             tensors=len(tensors),
             dissection=place.dissection,
             stamp=f"{stamp}-{status}",
@@ -218,6 +220,12 @@ class Library:
         """Another text whenever one of the lines is another one."""
         text = json.dumps([asdict(line) for line in lines], default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _settings(config: dict[str, Any]) -> list[str]:
+    """Step size and seed, where a run's settings name them: they tell the trials of a dissection apart."""
+    named = [(name, config.get(name)) for name in ("lr", "seed")]
+    return [f"{name} {value:g}" for name, value in named if isinstance(value, int | float)]
 
 
 def _query(place: _Place) -> Query:

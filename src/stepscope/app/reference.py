@@ -57,6 +57,25 @@ _GROUPS = {
 }
 
 
+def alarms() -> str:
+    """Every alarm that a scope may raise."""
+    from stepscope.scope.alarms import ALARMS, CALM, FURTHER
+
+    head = (
+        "A rule has to hold for some recorded steps in a row. It raises its alarm once a layer, and again only after\n"
+        f"it has not held for {CALM} recorded steps. Columns that are not recorded keep their rules silent.\n\n"
+    )
+    rows = []
+    for rule in (*ALARMS, *FURTHER):
+        needs = ", ".join(f"`{name}`" for name in rule.needs) or "the noted loss"
+        where = " Only of layers with a matrix or kernel." if rule.weights else ""
+        rows.append(
+            f"`{rule.id}`\n: {rule.when}: threshold {rule.threshold:g}, for {rule.patience} recorded "
+            f"{'step' if rule.patience == 1 else 'steps'}.{where}\n  Reads: {needs}.\n  {rule.helps}"
+        )
+    return f"# Alarms\n\n{MADE}{head}" + "\n\n".join(rows) + "\n"
+
+
 _PAPERS = {
     "balles2018": "Dissecting Adam [balles2018]",
     "eigen2025": "Gradient Spread [eigen2025]",
@@ -108,7 +127,12 @@ def ledger() -> str:
     return f"# Claims\n\n{MADE}{head}" + "\n\n".join(parts) + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": command_line, "columns.md": columns, "claims.md": ledger}
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": command_line,
+    "columns.md": columns,
+    "alarms.md": alarms,
+    "claims.md": ledger,
+}
 
 
 def _sections(command: Any, path: str) -> Iterator[str]:

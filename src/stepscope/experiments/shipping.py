@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import pickle
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -98,7 +99,7 @@ def fingerprint(problem: Problem, data: Data) -> str:
     """16 hex digits that change with the data, the model, the loss or the metric; names and comments do not count.
 
     Hashes every tensor, the model of seed 0 with its printed structure, and its loss and metric on the first batch to 6
-    digits.
+    digits. So with what a problem may have beside: penalty, augmentation, the schedule at every step, the order.
     """
     model = problem.model(0)
     digest = hashlib.sha256(repr(model).encode())
@@ -113,7 +114,18 @@ def fingerprint(problem: Problem, data: Data) -> str:
         values = [problem.loss(outputs, targets)]
         if problem.metric is not None:
             values.append(problem.metric.per_example(outputs, targets).double().mean())
+        if problem.penalty is not None:
+            values.append(problem.penalty(model))
+        if problem.augment is not None:
+            inputs = problem.augment(data.train.inputs[batch], torch.Generator().manual_seed(0))
+            values.append((inputs.double().flatten() * torch.linspace(1, 2, inputs.numel())).mean())
     digest.update(" ".join(f"{value.item():.6g}" for value in values).encode())
+    protocol = problem.protocol
+    if protocol.schedule is not None:
+        factors = [protocol.schedule(step, protocol.steps) for step in range(1, protocol.steps + 1)]
+        digest.update(struct.pack(f"{len(factors)}d", *factors))
+    if protocol.in_order:
+        digest.update(b"in order")
     return digest.hexdigest()[:16]
 
 

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ PARTS: Final = ("train", "validation", "test")
 DIVISION_SEED: Final = 20180713  # of the fixed division of the training set, the same for every trial of every sweep
 # Added to a trial's seed, so that its weights, its batches and its dropout masks come from different random streams.
 ORDER_STREAM, DROPOUT_STREAM = 10_000, 20_000
+AUGMENT_BITS: Final = 20  # every step's augmentation has a seed of its own, above those streams: a million for a trial
 EVALUATION_BATCH: Final = 1000
 MICRO_BATCHES: Final = 8  # of a mini-batch whose variance is measured: 7 degrees of freedom for each coordinate
 
@@ -63,15 +64,19 @@ class Trial:
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def divide(data: Data, held_out: int) -> dict[str, Split]:
+def divide(data: Data, held_out: int, in_order: bool = False) -> dict[str, Split]:
     """The data as a trial uses it: "fit" is trained on; "train", "validation" and "test" are evaluated.
 
     held_out: examples of the training set that become "validation"; with 0 that part is absent.
     "train" is a fixed part of "fit" as large as the test set, or all of it [balles2018, Sec. 6.1].
     The division is random but the same for every seed and method, so that step sizes are chosen on the same examples.
+    in_order: the last examples are held out instead, and the others stay in their order.
     """
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(DIVISION_SEED))
-    validation, fit = order[:held_out], order[held_out:]
+    if in_order:
+        fit, validation = torch.arange(len(data.train)).tensor_split([len(data.train) - held_out])
+    else:
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(DIVISION_SEED))
+        validation, fit = order[:held_out], order[held_out:]
     parts = {"fit": _take(data.train, fit), "train": _take(data.train, fit[: len(data.test)]), "test": data.test}
     return parts | ({"validation": _take(data.train, validation)} if held_out else {})
 
@@ -81,26 +86,29 @@ def make_optimizer(trial: Trial, model: nn.Module) -> optim.RuleOptimizer:
     return make(trial.method, model, trial.lr, trial.beta)
 
 
-def batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+def batches(count: int, batch_size: int, seed: int, in_order: bool = False) -> Iterator[Tensor]:
     """Indices of mini-batches without end: every epoch a fresh permutation, its incomplete last batch left out.
+
+    in_order: the examples as they come, in every epoch.
 
     The order depends on the seed only, so every method sees the same batches: that pairs their runs.
     """
     generator = torch.Generator().manual_seed(seed + ORDER_STREAM)
     while True:
-        order = torch.randperm(count, generator=generator)
+        order = torch.arange(count) if in_order else torch.randperm(count, generator=generator)
         for start in range(0, count - batch_size + 1, batch_size):
             yield order[start : start + batch_size]
 
 
 def evaluate(model: nn.Module, problem: Problem, split: Split) -> tuple[float, float | None]:
-    """Mean loss and mean metric (None if the problem has none) over a split, in evaluation mode.
+    """Mean loss, penalty included, and mean metric (None if the problem has none) over a split, in evaluation mode.
 
     Leaves no trace: neither gradients nor the mode, the buffers or the global random numbers change.
     """
     modes = [(module, module.training) for module in model.modules()]
     loss, metric = 0.0, 0.0
     model.eval()
+    _begin(model)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for start in range(0, len(split), EVALUATION_BATCH):
             chunk = slice(start, start + EVALUATION_BATCH)
@@ -109,9 +117,10 @@ def evaluate(model: nn.Module, problem: Problem, split: Split) -> tuple[float, f
             loss += problem.loss(outputs, targets).item() * len(inputs)
             if problem.metric is not None:
                 metric += problem.metric.per_example(outputs, targets).double().sum().item()
+        penalty = 0.0 if problem.penalty is None else problem.penalty(model).item()
     for module, training in modes:
         module.training = training
-    return loss / len(split), None if problem.metric is None else metric / len(split)
+    return loss / len(split) + penalty, None if problem.metric is None else metric / len(split)
 
 
 def train(trial: Trial, problem: Problem, run: Path | None = None) -> dict[str, Any]:
@@ -121,10 +130,11 @@ def train(trial: Trial, problem: Problem, run: Path | None = None) -> dict[str, 
     "steps": taken, "evaluations": [{"step", "train_loss", "train_metric", "test_loss", ...}]} with None for what is not
     evaluated or not finite.  Training stops at the first loss or metric that is not finite.
     """
-    parts = divide(problem.data(), trial.held_out)
+    in_order, schedule = problem.protocol.in_order, problem.protocol.schedule
+    parts = divide(problem.data(), trial.held_out, in_order)
     model = problem.model(trial.seed)
     optimizer = make_optimizer(trial, model)
-    inputs, targets = parts["fit"].inputs, parts["fit"].targets
+    fit = parts["fit"]
     torch.manual_seed(trial.seed + DROPOUT_STREAM)
 
     def look(step: int) -> dict[str, Any]:
@@ -139,9 +149,14 @@ def train(trial: Trial, problem: Problem, run: Path | None = None) -> dict[str, 
         raise UserError(f"problem {problem.name!r}: the loss or the metric is not finite before any training.")
     status, step = "ok", 0
     with _recording(trial, optimizer, model, run) as scope:
-        order = batches(len(inputs), trial.batch_size, trial.seed)
+        order = batches(len(fit), trial.batch_size, trial.seed, in_order)
         for step, index in enumerate(itertools.islice(order, trial.steps), start=1):
-            value = _backward(optimizer, lambda part: problem.loss(model(inputs[part]), targets[part]), index)
+            if (step - 1) % (len(fit) // trial.batch_size) == 0:
+                _begin(model)
+            if schedule is not None:
+                for group in optimizer.param_groups:
+                    group["lr"] = trial.lr * schedule(step, trial.steps)
+            value = _backward(optimizer, model, problem, _batch(problem, fit, index, trial.seed, step))
             if not math.isfinite(value):
                 status = "diverged"
                 break
@@ -184,24 +199,46 @@ def run_trial(trial: Trial, parcel: Parcel, folder: Path) -> None:
         raise
 
 
-def _backward(optimizer: optim.RuleOptimizer, loss_of: Callable[[Tensor], Tensor], index: Tensor) -> float:
+def _batch(problem: Problem, fit: Split, index: Tensor, seed: int, step: int) -> Split:
+    """A training mini-batch; what is random in it follows from the trial's seed and the step alone."""
+    batch = _take(fit, index)
+    if problem.augment is None:
+        return batch
+    generator = torch.Generator().manual_seed((seed + 1 << AUGMENT_BITS) + step)
+    return Split(problem.augment(batch.inputs, generator), batch.targets)
+
+
+def _begin(model: nn.Module) -> None:
+    """Tell a model that carries something from batch to batch that a pass over a split begins; see Protocol."""
+    begin = getattr(model, "begin", None)
+    if callable(begin):
+        begin()
+
+
+def _backward(optimizer: optim.RuleOptimizer, model: nn.Module, problem: Problem, batch: Split) -> float:
     """Leave the gradient of the mean loss over a mini-batch behind, if it is finite.  Returns that loss.
 
     Where a step needs the variance within the batch, from MICRO_BATCHES parts of it.
     """
+
+    def loss_of(inputs: Tensor, targets: Tensor) -> Tensor:
+        loss = problem.loss(model(inputs), targets)
+        return loss if problem.penalty is None else loss + problem.penalty(model)
+
     optimizer.zero_grad()
     if not (isinstance(optimizer, optim.Dissected) and optimizer.takes_batch_variance):
-        loss = loss_of(index)
+        loss = loss_of(batch.inputs, batch.targets)
         if math.isfinite(value := loss.item()):
             loss.backward()  # type: ignore[no-untyped-call]
         return value
     total = 0.0
-    with optimizer.within_batch() as batch:
-        for part in index.tensor_split(min(MICRO_BATCHES, len(index))):
-            loss = loss_of(part)
-            total += loss.item() * len(part) / len(index)
+    pieces = min(MICRO_BATCHES, len(batch))
+    with optimizer.within_batch() as within:
+        for inputs, targets in zip(batch.inputs.tensor_split(pieces), batch.targets.tensor_split(pieces), strict=True):
+            loss = loss_of(inputs, targets)
+            total += loss.item() * len(inputs) / len(batch)
             loss.backward()  # type: ignore[no-untyped-call]
-            batch.add(examples=len(part))
+            within.add(examples=len(inputs))
     return total
 
 

@@ -3,6 +3,7 @@
 Tensors of all groups whose rule, dtype and wishes are the same share one call of one kernel. What was found out about
 tensors holds for the next step as long as they are the same ones and lie where they lay, which is cheap to see.
 """
+# Long because a step is divided, checked, launched and measured by the same few types, which mean nothing elsewhere.
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
@@ -298,7 +299,8 @@ def _add(
 
 def _beta(request: Request, job: Job) -> float:
     """Decay rate of the averages that are kept beside a rule: that of its own mean, if it has one."""
-    return moments.number(job.hyper.get("beta", request.beta)) if "m" in job.rule.state else request.beta
+    beta = moments.own_beta(dict.fromkeys(job.rule.state, True), job.hyper)
+    return request.beta if beta is None else beta
 
 
 def _run(

@@ -27,7 +27,12 @@ class Layout(NamedTuple):
 
 
 # By layout and not by class: torch's Adam, AdamW, NAdam, RAdam, their subclasses and most look-alikes; then our own.
-LAYOUTS = (Layout("exp_avg", "exp_avg_sq", "betas", raw=True), Layout("m", "S", "beta", raw=False))
+# RMSprop keeps both if it is centered.
+LAYOUTS = (
+    Layout("exp_avg", "exp_avg_sq", "betas", raw=True),
+    Layout("m", "S", "beta", raw=False),
+    Layout("grad_avg", "square_avg", "alpha", raw=True),
+)
 
 
 # torch's optimizers whose weight decay shrinks the weights by lr * weight_decay, whatever their groups say.
@@ -86,19 +91,30 @@ def kept_by_optimizer(state: Mapping[str, Any], group: Mapping[str, Any], p: Ten
     for layout in LAYOUTS:
         tensors = (state.get(layout.mean), state.get(layout.second))
         shaped = all(isinstance(x, Tensor) and x.shape == p.shape for x in tensors)
-        decay = group.get(layout.decay)
-        if shaped and (_pair(decay) if layout.raw else decay is not None) and ("step" in state or "step" in group):
+        if shaped and _rates(group.get(layout.decay)) and ("step" in state or "step" in group):
             return layout
     return None
 
 
-def _pair(decay: Any) -> bool:
-    return isinstance(decay, (tuple, list)) and len(decay) == 2
+def _rates(decay: Any) -> tuple[Any, ...]:
+    """The decay rates of the mean and of the second average, or nothing."""
+    if isinstance(decay, (tuple, list)):
+        return tuple(decay) if len(decay) == 2 else ()
+    return () if decay is None else (decay, decay)
 
 
 def own_beta(state: Mapping[str, Any], group: Mapping[str, Any]) -> float | None:
-    """Decay rate of an optimizer that keeps a bias-corrected mean only (M-SGD, M-SSD), or None."""
-    return number(group["beta"]) if "m" in state and "beta" in group else None
+    """Decay rate of the mean of an optimizer that keeps no second average of squares, or None.
+
+    M-SGD and M-SSD; heavy ball's buffer (SGD, Muon), which is a mean but for its scale; Adamax.
+    """
+    if "m" in state and "beta" in group:
+        return number(group["beta"])
+    if state.get("momentum_buffer") is not None and "square_avg" not in state and "momentum" in group:
+        return number(group["momentum"])
+    if "exp_inf" in state and len(_rates(group.get("betas"))) == 2:
+        return number(group["betas"][0])
+    return None
 
 
 def numbers(optimizer: Any, group: Mapping[str, Any], layout: Layout | None, beta: float, t: int) -> Numbers:
@@ -112,11 +128,9 @@ def numbers(optimizer: Any, group: Mapping[str, Any], layout: Layout | None, bet
     mean_beta = second_beta = beta
     if layout is not None:
         flip, raw = ascends, layout.raw
-        if raw:
-            mean_beta, second_beta = map(number, group[layout.decay])
+        mean_beta, second_beta = map(number, _rates(group[layout.decay]))
+        if layout.decay == "betas":
             eps = number(group.get("eps", eps))
-        else:
-            mean_beta = second_beta = number(group[layout.decay])
     corrections = _corrections(raw, mean_beta, second_beta, t)
     betas = (mean_beta, second_beta)
     return Numbers(lr, eps, decay, raw, *corrections, flip, ascends, coupled, betas=betas, t=t)

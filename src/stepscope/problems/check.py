@@ -1,5 +1,6 @@
 """One try-out of a problem before hours are spent on it."""
 
+import math
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ def check(problem: Problem) -> None:
         with _blame(problem, "data()"):
             data = problem.data()
         _check_data(problem, data)
+        _check_schedule(problem)
         model = _check_model(problem)
         outputs, batch = _check_training(problem, model, data.train)
         _check_mean(problem, outputs, batch.targets)
@@ -82,6 +84,18 @@ def _check_data(problem: Problem, data: Data) -> None:
         )
 
 
+def _check_schedule(problem: Problem) -> None:
+    steps, schedule = problem.protocol.steps, problem.protocol.schedule
+    if schedule is None:
+        return
+    for step in sorted({1, (steps + 1) // 2, steps}):
+        with _blame(problem, f"the schedule, at step {step} of {steps},"):
+            factor = schedule(step, steps)
+            good = math.isfinite(factor) and factor >= 0
+        if not good:
+            raise _wrong(problem, f"the schedule must give a number >= 0, got {factor!r} at step {step} of {steps}.")
+
+
 def _check_model(problem: Problem) -> nn.Module:
     with _blame(problem, "model(seed)"):
         model, twin = problem.model(0), problem.model(0)
@@ -106,6 +120,15 @@ def _check_model(problem: Problem) -> nn.Module:
 
 def _check_training(problem: Problem, model: nn.Module, train: Split) -> tuple[Tensor, Split]:
     batch = Split(train.inputs[: problem.protocol.batch_size], train.targets[: problem.protocol.batch_size])
+    if problem.augment is not None:
+        with _blame(problem, f"augment, on a training batch of shape {tuple(batch.inputs.shape)},"):
+            inputs = problem.augment(batch.inputs, torch.Generator().manual_seed(0))
+            twin = problem.augment(batch.inputs, torch.Generator().manual_seed(0))
+        if not isinstance(inputs, Tensor) or len(inputs) != len(batch):
+            raise _wrong(problem, f"augment must return the {len(batch)} inputs it was given, got {_shape(inputs)}.")
+        if not torch.equal(inputs, twin):
+            raise _wrong(problem, "augment gives other inputs on each call; draw from the generator it is given.")
+        batch = Split(inputs, batch.targets)
     model.train()
     outputs, loss = _run(problem, model, batch, "training")
     if not loss.requires_grad:
@@ -162,6 +185,12 @@ def _run(problem: Problem, model: nn.Module, batch: Split, which: str) -> tuple[
         loss = problem.loss(outputs, batch.targets)
     if not isinstance(loss, Tensor) or loss.ndim != 0:
         raise _wrong(problem, f"the loss must be a scalar tensor, got {_shape(loss)}; take the mean over the batch.")
+    if problem.penalty is not None:
+        with _blame(problem, "the penalty"):
+            penalty = problem.penalty(model)
+        if not isinstance(penalty, Tensor) or penalty.ndim != 0:
+            raise _wrong(problem, f"the penalty must be a scalar tensor, got {_shape(penalty)}.")
+        loss = loss + penalty
     return outputs, loss
 
 

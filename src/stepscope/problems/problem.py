@@ -1,5 +1,7 @@
 """What a problem is: data, a model, a loss and a protocol. Everything else in stepscope trains what is written here."""
 
+import itertools
+import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,27 @@ from torch import Tensor, nn
 
 from stepscope.errors import UserError
 
-__all__ = ["Data", "Metric", "Problem", "Protocol", "Split", "accuracy", "private_randomness"]
+__all__ = [
+    "L2",
+    "Augment",
+    "Data",
+    "Decrease",
+    "Metric",
+    "Penalty",
+    "Problem",
+    "Protocol",
+    "Schedule",
+    "Split",
+    "accuracy",
+    "private_randomness",
+]
+
+#: (step, steps) -> what the step size is multiplied with; steps count from 1, `steps` is the length of the run.
+Schedule = Callable[[int, int], float]
+#: (inputs of a mini-batch, generator) -> the inputs to train on, as many; all its random numbers from the generator.
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+#: model -> scalar, added to the loss.
+Penalty = Callable[[nn.Module], Tensor]
 
 
 def _require_name(kind: str, name: object) -> None:
@@ -101,11 +123,57 @@ accuracy = Metric("accuracy", _hits, is_share=True)
 
 
 @dataclass(frozen=True)
+class Decrease:
+    """A `Schedule` in stairs: the step size is multiplied with `factor` after each share of the run in `after`.
+
+    factor > 0; after: shares in (0, 1), ascending. A shorter run has the same stairs, closer together.
+    Raises: UserError for a value out of range.
+
+    >>> halve = Decrease(0.5, after=(0.5, 0.75))
+    >>> [halve(step, 8) for step in (1, 4, 5, 6, 7, 8)]
+    [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    """
+
+    factor: float
+    after: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < math.inf:
+            raise UserError(f"Decrease's factor must be a positive number, got {self.factor!r}.")
+        ends = (0, *self.after, 1)
+        if not all(low < high for low, high in itertools.pairwise(ends)):
+            raise UserError(f"Decrease's after must be ascending shares between 0 and 1, got {self.after!r}.")
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The factor at a step, counted from 1, of a run of so many."""
+        return float(self.factor ** sum(step > round(share * steps) for share in self.after))
+
+
+@dataclass(frozen=True)
+class L2:
+    """A `Penalty`: half of `strength` times the sum of all squared weights.
+
+    Weights are parameters of two dimensions or more: biases and the scales of normalisations are left out.
+    """
+
+    strength: float
+
+    def __call__(self, model: nn.Module) -> Tensor:
+        """The penalty, a scalar >= 0, with its gradient."""
+        squares = [p.square().sum() for p in model.parameters() if p.requires_grad and p.ndim > 1]
+        return torch.stack(squares).sum() * (self.strength / 2)
+
+
+@dataclass(frozen=True)
 class Protocol:
     """How long one training run is. One step is one mini-batch; steps count from 1.
 
     batch_size, steps, evaluate_every: whole numbers >= 1.
     validation_share in [0, 1): share of the training split that is held out, to choose step sizes on.
+    schedule: None for a constant step size; a pure function of the step, so that a run can be gone on with anywhere.
+    in_order: take the mini-batches in the order of the rows instead of shuffled, pass after pass, and hold out the
+        last ones. For text that goes on from batch to batch: a model with a method `begin()` is told there when a
+        pass over a split begins, while training and, in evaluation mode, while evaluating.
     Raises: UserError for a value out of range.
     """
 
@@ -113,6 +181,8 @@ class Protocol:
     steps: int
     evaluate_every: int
     validation_share: float = 1 / 6
+    schedule: Schedule | None = None
+    in_order: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "evaluate_every"):
@@ -122,6 +192,8 @@ class Protocol:
         share = self.validation_share
         if not isinstance(share, int | float) or not 0 <= share < 1:
             raise UserError(f"Protocol's validation_share must lie in [0, 1), got {share!r}.")
+        if self.schedule is not None:
+            _require_function("Protocol", "schedule", self.schedule)
 
     def validation_examples(self, examples: int) -> int:
         """How many of a training split's examples are held out for validation: the share, rounded.
@@ -143,6 +215,8 @@ class Problem:
         `data` is called in the same way, with seed 0.
     loss: (outputs, targets) of one mini-batch -> scalar, the mean over the batch.
     metric: None where the loss says everything (regression, for instance).
+    penalty: added to the loss wherever it is taken, in training and in evaluation; L2 for instance.
+    augment: changes the inputs of each training mini-batch at random; evaluations see them as they are.
     spec: what `load` takes to find this problem again in another process; `load` fills it in.
     Raises: UserError for a field of the wrong kind. `check` finds the mistakes that only show when the problem runs.
     """
@@ -155,11 +229,14 @@ class Problem:
     metric: Metric | None = accuracy
     description: str = ""
     spec: str = ""
+    penalty: Penalty | None = None
+    augment: Augment | None = None
 
     def __post_init__(self) -> None:
         _require_name("Problem", self.name)
-        for field in ("data", "model", "loss"):
-            _require_function("Problem", field, getattr(self, field))
+        for field in ("data", "model", "loss", "penalty", "augment"):
+            if getattr(self, field) is not None or field in ("data", "model", "loss"):
+                _require_function("Problem", field, getattr(self, field))
         if not isinstance(self.protocol, Protocol):
             raise UserError(f"Problem's protocol must be a Protocol, got {_kind(self.protocol)}.")
         if self.metric is not None and not isinstance(self.metric, Metric):

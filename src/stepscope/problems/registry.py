@@ -10,20 +10,31 @@ from pathlib import Path
 from types import ModuleType
 
 from stepscope.errors import UserError, unknown_name
-from stepscope.problems import digits, fashion_mnist
+from stepscope.problems import cifar10, cifar100, digits, eigen, fashion_mnist, war_and_peace
 from stepscope.problems.check import describe
 from stepscope.problems.problem import Problem
 
 __all__ = ["load", "names"]
 
-_BUILT_IN = {problem.name: problem for problem in (digits.problem, fashion_mnist.problem)}
+_BUILT_IN = {
+    problem.name: problem
+    for problem in (
+        digits.problem,
+        fashion_mnist.problem,
+        cifar10.problem,
+        cifar100.problem,
+        war_and_peace.problem,
+        eigen.large_batch,
+        eigen.small_batch,
+    )
+}
 
 
 def names() -> list[str]:
     """The built-in problems, sorted.
 
     >>> names()
-    ['digits', 'fashion-mnist']
+    ['cifar10', 'cifar100', 'digits', 'eigen', 'eigen-16', 'fashion-mnist', 'war-and-peace']
     """
     return sorted(_BUILT_IN)
 

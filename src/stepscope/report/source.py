@@ -50,7 +50,7 @@ def alarm_of(event: Mapping[str, Any]) -> Alarm:
     evidence = event.get("evidence")
     step = event.get("step")
     return Alarm(
-        str(event.get("id") or event.get("name") or "alarm"),
+        str(event.get("alarm") or event.get("id") or "alarm"),
         step if isinstance(step, int) else None,
         str(event.get("layer") or ""),
         str(event.get("text") or event.get("message") or ""),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ALARMS", "Alarm", "Alarms", "Rule"]
+__all__ = ["ALARMS", "FURTHER", "Alarm", "Alarms", "Rule"]
 
 log = logging.getLogger("stepscope.alarms")
 
@@ -25,12 +25,14 @@ MOST = 1000  # alarms that are kept
 class Rule:
     """When to raise an alarm.
 
+    when: the same in words, before the threshold.
     test(values, threshold): on the columns in `needs`, of a layer.  patience: recorded steps in a row for which it must
     hold.  says: what was seen; {layer}, {steps} and the columns may be named.  helps: what usually helps.
     weights: only for layers with a matrix or kernel among their tensors.
     """
 
     id: str
+    when: str
     needs: tuple[str, ...]
     threshold: float
     test: Callable[[Values, float], bool]
@@ -59,6 +61,7 @@ class Alarm:
 ALARMS: tuple[Rule, ...] = (
     Rule(
         "not_finite",
+        "share of coordinates with an infinity or NaN above it",
         ("nonfinite_share",),
         0.0,
         lambda v, limit: v["nonfinite_share"] > limit,
@@ -69,6 +72,7 @@ ALARMS: tuple[Rule, ...] = (
     ),
     Rule(
         "dead_tensor",
+        "norm of the gradient at it",
         ("grad_norm", "nonfinite_share"),
         0.0,
         lambda v, limit: v["grad_norm"] <= limit and v["nonfinite_share"] == 0,
@@ -79,6 +83,7 @@ ALARMS: tuple[Rule, ...] = (
     ),
     Rule(
         "epsilon_dominated",
+        "of the coordinates with a gradient, share where epsilon exceeds sqrt(v) above it",
         ("epsilon_dominated_share", "still_share"),
         0.5,
         lambda v, limit: v["epsilon_dominated_share"] - v["still_share"] > limit * (1 - v["still_share"]) > 0,
@@ -91,6 +96,7 @@ ALARMS: tuple[Rule, ...] = (
     ),
     Rule(
         "update_too_large",
+        "size of the update to that of the weights above it",
         ("update_to_weight", "lr"),
         2.0,
         lambda v, limit: v["update_to_weight"] > limit,
@@ -101,6 +107,7 @@ ALARMS: tuple[Rule, ...] = (
     ),
     Rule(
         "update_too_small",
+        "size of the update to that of the weights below it, with a gradient and a step size",
         ("update_to_weight", "lr", "grad_norm"),
         1e-7,
         lambda v, limit: v["update_to_weight"] < limit and v["lr"] > 0 and v["grad_norm"] > 0,
@@ -112,6 +119,7 @@ ALARMS: tuple[Rule, ...] = (
     ),
     Rule(
         "learning_rate_zero",
+        "step size at it, with a gradient",
         ("lr", "grad_norm"),
         0.0,
         lambda v, limit: v["lr"] <= limit and v["grad_norm"] > 0,
@@ -121,6 +129,7 @@ ALARMS: tuple[Rule, ...] = (
     ),
     Rule(
         "decay_dominates",
+        "share of coordinates that weight decay moves further than the gradient does above it",
         ("decay_dominated_share",),
         0.5,
         lambda v, limit: v["decay_dominated_share"] > limit,
@@ -130,6 +139,7 @@ ALARMS: tuple[Rule, ...] = (
     ),
     Rule(
         "clipped_always",
+        "share of clipped coordinates above it",
         ("clipped_share",),
         0.5,
         lambda v, limit: v["clipped_share"] > limit,
@@ -140,6 +150,7 @@ ALARMS: tuple[Rule, ...] = (
     ),
     Rule(
         "variance_negative",
+        "share of v < m^2 above it, and steps of over 1.5 times the learning rate",
         ("variance_negative_share", "update_abs_mean_per_lr_without_decay"),
         0.5,
         lambda v, limit: v["variance_negative_share"] > limit and v["update_abs_mean_per_lr_without_decay"] > 1.5,
@@ -151,6 +162,7 @@ ALARMS: tuple[Rule, ...] = (
     ),
     Rule(
         "oscillation",
+        "correlation of neighbouring updates below it",
         ("update_autocorrelation",),
         -0.5,
         lambda v, limit: v["update_autocorrelation"] < limit,
@@ -161,6 +173,7 @@ ALARMS: tuple[Rule, ...] = (
     ),
     Rule(
         "edge_of_stability",
+        "largest preconditioned eigenvalue to its limit above it",
         ("stability_ratio",),
         1.0,
         lambda v, limit: v["stability_ratio"] > limit,
@@ -178,6 +191,7 @@ DIVERGED = 2.0  # times the loss of the first notes
 
 _VANISHES = Rule(
     "gradient_vanishes",
+    "mean |g| to that of the largest layer below it",
     ("grad_abs_mean",),
     VANISHED,
     lambda v, limit: v["share"] < limit,
@@ -188,6 +202,7 @@ _VANISHES = Rule(
 )
 _JUMPS = Rule(
     "gradient_jump",
+    "norm of the gradient to its usual size, the geometric mean of the layer's last 50 steps, above it",
     ("grad_norm",),
     JUMP,
     lambda v, limit: v["ratio"] > limit,
@@ -197,6 +212,7 @@ _JUMPS = Rule(
 )
 _BROKEN = Rule(
     "loss_not_finite",
+    "a noted loss that is not finite",
     (),
     0.0,
     lambda v, limit: not math.isfinite(v["loss"]),
@@ -206,6 +222,7 @@ _BROKEN = Rule(
 )
 _DIVERGES = Rule(
     "loss_diverges",
+    "average of the last ten losses to that of the first ten above it",
     (),
     DIVERGED,
     lambda v, limit: v["loss"] > limit * v["at_first"] > 0,
@@ -213,6 +230,8 @@ _DIVERGES = Rule(
     "the loss, {loss:.3g} on average, is {ratio:.2g} times that of the first steps.",
     "Lower the learning rate or warm it up; check the sign of the loss and of the step (maximize).",
 )
+FURTHER = (_VANISHES, _JUMPS, _BROKEN, _DIVERGES)
+"""Rules that look at several rows, or at notes."""
 
 
 class _State:

@@ -54,6 +54,9 @@ def _guarded(method: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+BITS = 21  # of each recorded value: what lies behind them is rounding of the sums, and would double a run's size
+
+
 class Scope:
     """Observes one optimizer or several without changing a bit of the run.
 
@@ -71,7 +74,8 @@ class Scope:
     alarms: judge what is recorded (`scope.alarms`); a function is told of each alarm. Alarms are logged, kept in
     `alarms`, and events of a recorded run.
     clip_value: what gradients are clipped to by `clip_grad_value_`, if they are: adds the column clipped_share.
-    config: kept with a recorded run.
+    config: kept with a recorded run.  max_bytes: what it may take on the disk; old stretches are thinned out to keep it
+    (see `store.RunWriter`). Values of layers are recorded to a relative error below 5e-7.
     sinks: further sinks, and trackers (see `Tracker`): a TensorBoard writer, a wandb or MLflow run, a Lightning logger.
     writes: whether this process writes. By default only rank 0 of `torch.distributed` does. Attach a scope in every
     process: of sharded parameters (`fully_shard`) each measures its own part.
@@ -98,6 +102,7 @@ class Scope:
         clip_value: float | None = None,
         alarms: bool | Callable[[Alarm], None] = True,
         config: Mapping[str, Any] | None = None,
+        max_bytes: int | None = None,
         sinks: Iterable[Any] = (),
         writes: bool | None = None,
     ) -> None:
@@ -140,6 +145,7 @@ class Scope:
         self._memory = Memory()
         self._sink: Any = self._memory if run is None or self._folder else run
         self._model, self._every, self._config = model, every, dict(config or {})
+        self._max_bytes = max_bytes
         self._instruments = chosen
         follows = any(one.follows for one in chosen)
         self._observers = [Observer(one, beta, needed(chosen), clip_value or 0.0, only, follows) for one in optimizers]
@@ -190,7 +196,10 @@ class Scope:
 
                 told = settings(self._optimizers, self._options, self._instruments)
                 listed = tensors(self._optimizers, self._names)
-                self._sink = RunWriter(self._folder, config={**self._config, "scope": told}, tensors=listed)
+                config = {**self._config, "scope": told}
+                self._sink = RunWriter(
+                    self._folder, config=config, tensors=listed, bits=BITS, max_bytes=self._max_bytes
+                )
             for observer in self._observers:
                 before, after = self._around(observer)
                 self._handles += [

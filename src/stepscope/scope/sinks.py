@@ -50,9 +50,10 @@ def written(sink: Any, rows: Iterable[tuple[int, str, Mapping[str, float]]]) -> 
 
 def number(value: Any) -> float | Tensor:
     """A number, or a copy of one that is on a device: reading it now would wait for the device."""
-    if isinstance(value, Tensor) and value.device.type != "cpu":
-        return value.detach().clone()
-    return float(value)
+    if not isinstance(value, Tensor):
+        return float(value)
+    there: Tensor = value.detach()
+    return float(there) if there.device.type == "cpu" else there.clone()
 
 
 def plain(values: Mapping[str, float | Tensor]) -> dict[str, float]:

@@ -48,7 +48,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two finished runs, one with an alarm; one without a row, one that cannot be read."""
     root = tmp_path_factory.mktemp("web") / "runs"
     writer = record(root / "first", 300)
-    writer.event("alarm", alarm="loss_spike", step=150, layer="block1.weight", message="The loss tripled at step 150.")
+    seen = {"text": "The loss tripled at step 150.", "helps": "Lower the step size.", "evidence": {"loss": 0.75}}
+    writer.event("alarm", alarm="loss_spike", step=150, layer="block1.weight", **seen)
     writer.close()
     record(root / "second", 120).close("failed")
     RunWriter(root / "empty", tensors=TENSORS).close()
@@ -230,7 +231,8 @@ def test_distributions_over_time(visit: Visitor, server: Server):
 def test_an_alarm_leads_to_its_step(visit: Visitor, server: Server):
     page = visit(address(server, run="runs/first", tab="events")).page
     item = page.locator(".alarm")
-    assert "The loss tripled at step 150." in item.inner_text()
+    for words in ("loss spike", "The loss tripled at step 150.", "Lower the step size.", "loss 0.75"):
+        assert words in item.inner_text()
     item.locator("button").click()
     page.wait_for_function("() => location.hash.includes('range=130-170')")
     assert points(page, "spread median of block1.weight") == 41

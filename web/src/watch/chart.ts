@@ -318,9 +318,10 @@ export function drawLine(
     points = 0;
   };
   let before = 0;
+  const least = Number.isNaN(y(-1)) ? 0 : -Infinity; // a logarithmic axis shows what is above 0
   for (let i = 0; i < steps.length; i++) {
     const value = values[i] as number;
-    if (Number.isNaN(value) || Number.isNaN(y(value))) {
+    if (!(value > least && value < Infinity)) {
       flush();
       if (open && before === 1) dot(context, column / 2, y(last));
       open = false;

@@ -21,8 +21,9 @@ export interface Pane {
 /** Zooming on any chart sets the range of all. */
 const zoom = (first?: number, last?: number): void => go({ range: first === undefined || last === undefined ? "" : `${Math.max(0, first)}-${Math.max(1, last)}` }, true);
 
+/** The newest alarms, as marks; more would hide the lines. */
 const marksOf = (detail: Detail, layer?: string): Mark[] =>
-  detail.events.flatMap((event) => {
+  detail.events.slice(-300).flatMap((event) => {
     const step = stepOf(event);
     if (step === null || event.kind !== "alarm" || (layer !== undefined && event.layer && event.layer !== layer)) return [];
     return [{ step, text: `▲ ${titleOf(event)}: ${sentence(event)}` }];

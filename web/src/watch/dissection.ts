@@ -102,6 +102,7 @@ export class DissectionView implements View {
   live(now: Live): void {
     const line = now.found?.dissections.find((one) => one.id === this.id);
     this.runs = now.found?.runs.filter((run) => run.dissection === this.id).map((run) => run.id) ?? [];
+    this.fillRecorded();
     if (!line || line.stamp === this.stamp) return;
     this.stamp = line.stamp;
     this.asker.ask();
@@ -130,6 +131,9 @@ export class DissectionView implements View {
     for (const chart of [this.loss, this.test]) chart.element.classList.toggle("hidden", !any);
     this.fillArms(now);
     this.fillEffects(now);
+  }
+
+  private fillRecorded(): void {
     this.recorded.replaceChildren(
       ...(this.runs.length
         ? this.runs.map((id) => el("li", {}, el("a", { href: write({ ...START, view: "run", ids: [id] }) }, id)))

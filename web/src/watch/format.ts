@@ -11,7 +11,7 @@ export function number(value: number | null | undefined): string {
 }
 
 /** A count with thin spaces between thousands. */
-export const count = (value: number): string => String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, " ");
+export const count = (value: number): string => String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 
 /** "12 s", "3 min", "2 h 5 min", "4 days". */
 export function duration(seconds: number): string {

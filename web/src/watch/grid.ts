@@ -63,11 +63,12 @@ export class Grid {
       cell.element.remove();
       this.cells.delete(name);
     }
-    items.forEach((item, i) => {
+    const order = items.map((item) => {
       const name = key("", item.column, item.layer);
-      const cell = this.cells.get(name) ?? this.make(name, item);
-      if (this.element.children[i] !== cell.element) this.element.insertBefore(cell.element, this.element.children[i] ?? null);
+      return (this.cells.get(name) ?? this.make(name, item)).element;
     });
+    const there = [...this.element.children];
+    if (there.length !== order.length || order.some((element, i) => element !== there[i])) this.element.replaceChildren(...order);
     if (this.chosen !== chosen) {
       this.chosen = chosen;
       for (const [name, cell] of this.cells) cell.element.setAttribute("aria-pressed", String(name === chosen));

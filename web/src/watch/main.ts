@@ -6,6 +6,7 @@ import { RunList } from "./list";
 import { live, onLive, watchRuns } from "./live";
 import { onRoute, route, START, write, type Route } from "./route";
 import { RunView } from "./run";
+import { redraws } from "./trial";
 import type { View } from "./view";
 
 const banner = el("p", { class: "banner hidden", role: "alert" }, "The server does not answer. This page goes on by itself when it is back.");
@@ -57,5 +58,6 @@ document.addEventListener("keydown", (event) => {
     filter.focus();
   }
 });
+Object.assign(window, { stepscope: { redraws } });
 show(route());
 void watchRuns();

@@ -2,7 +2,7 @@
 
 import { el } from "../shared/dom";
 import type { Detail, Range, RunEvent } from "./data";
-import { count } from "./format";
+import { count, number, words } from "./format";
 import { go, type Route } from "./route";
 import type { Pane } from "./charts";
 
@@ -19,15 +19,20 @@ export function sentence(event: RunEvent): string {
 }
 
 export const titleOf = (event: RunEvent): string =>
-  String(event.kind === "alarm" ? (event.alarm ?? event.name ?? "alarm") : event.kind).replaceAll("_", " ");
+  String(event.kind === "alarm" ? (event.alarm ?? event.id ?? event.name ?? "alarm") : event.kind).replaceAll("_", " ");
+
+const MOST = 200;
 
 export class Events implements Pane {
   private readonly list = el("ol", { class: "events" });
   private readonly empty = el("p", { class: "soft" }, "Nothing happened: no alarm, and the run was not continued from elsewhere.");
-  readonly element = el("div", {}, this.empty, this.list);
+  private readonly more = el("p", { class: "soft" });
+  readonly element = el("div", {}, this.empty, this.list, this.more);
 
   show(detail: Detail, _route: Route, _range: Range): void {
-    const events = [...detail.events].reverse().sort((a, b) => Number(b.kind === "alarm") - Number(a.kind === "alarm"));
+    const sorted = [...detail.events].reverse().sort((a, b) => Number(b.kind === "alarm") - Number(a.kind === "alarm"));
+    const events = sorted.slice(0, MOST);
+    this.more.textContent = sorted.length > MOST ? `The newest ${MOST} of ${sorted.length} are shown.` : "";
     this.empty.classList.toggle("hidden", events.length > 0);
     const text = JSON.stringify(events);
     if (this.list.dataset.shown === text) return;
@@ -44,7 +49,9 @@ export class Events implements Pane {
       const range = `${Math.max(detail.first ?? 0, (step ?? 0) - reach)}-${(step ?? 0) + reach}`;
       go(layer ? { tab: "layers", layer, range } : { tab: "overview", range });
     });
-    const advice = ["advice", "help", "hint"].map((name) => event[name]).find((value) => typeof value === "string");
+    const advice = ["helps", "advice"].map((name) => event[name]).find((value) => typeof value === "string");
+    const numbers = event.evidence && typeof event.evidence === "object" ? Object.entries(event.evidence) : [];
+    const evidence = numbers.map(([name, value]) => `${words(name)} ${typeof value === "number" ? number(value) : String(value)}`).join(", ");
     return el(
       "li",
       { class: event.kind === "alarm" ? "panel alarm" : "panel" },
@@ -52,6 +59,7 @@ export class Events implements Pane {
       layer ? el("code", {}, ` ${layer}`) : null,
       el("time", { class: "soft", datetime: event.time }, ` ${new Date(event.time).toLocaleString()}`),
       el("p", {}, sentence(event)),
+      evidence ? el("p", { class: "soft" }, evidence) : null,
       advice ? el("p", { class: "soft" }, String(advice)) : null,
       jump,
     );

@@ -5,6 +5,7 @@ is computed on the host in float64, as the eager backend does, and rounded to th
 parallel region, however many tensors there are. Addresses are read anew at every step: a state that was loaded, a
 weight that was replaced and a gradient that is new are where they are now.
 """
+# Long because which tensors fit, what their programs are and how these are launched is one contract with `dispatch`.
 
 import ctypes
 import operator
