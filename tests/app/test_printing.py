@@ -27,7 +27,14 @@ RESULTS = {
         effect("adam_one_beta", "test_metric", "sign", estimate=-0.01, low=-0.02, high=0.001, verdict="hurts"),
     ],
     "verdict": {"headline": "On [digits], the sign matters.", "adam_cells": "The same with either Adam."},
-    "arms": [{"tuning": [{"status": "failed"}], "runs": [{"status": "ok"}, {"status": "diverged"}]}],
+    "arms": [
+        {
+            "method": "adam",
+            "label": "Adam",
+            "tuning": [{"status": "failed"}],
+            "runs": [{"status": "ok"}, {"status": "diverged"}],
+        }
+    ],
 }
 
 
@@ -83,7 +90,9 @@ def test_a_usual_table_fits_into_80_columns():
 
 def test_failed_runs_are_counted_and_diverged_ones_are_not():
     assert failures(RESULTS) == "1 run"
-    assert failures({"arms": [{"tuning": [], "runs": [{"status": "diverged"}]}]}) == ""
+    assert (
+        failures({"arms": [{"method": "adam", "label": "Adam", "tuning": [], "runs": [{"status": "diverged"}]}]}) == ""
+    )
 
 
 def test_data_sets_with_their_place():

@@ -66,7 +66,7 @@ def test_the_schema_is_kept(shared):
     ]
     for arm in results["arms"]:
         assert set(arm) == {
-            "method", "label", "sign", "variance_adaptation", "role", "lr", "lr_at_edge", "tuning", "runs",
+            "method", "label", "formula", "sign", "variance_adaptation", "role", "lr", "lr_at_edge", "tuning", "runs",
         }  # fmt: skip
         assert [trial["lr"] for trial in arm["tuning"]] == sorted(trial["lr"] for trial in arm["tuning"])
         assert {key for trial in arm["tuning"] for key in trial} == {"lr", "status", "score", "train_loss"}

@@ -48,7 +48,7 @@ def _quiet_interpreter():
 def computed(root, a, b, precision="float64"):
     """The root for inputs a and b, element by element."""
     kernel = cuda.Kernel(precision, [Stream("a", precision, root), Stream("b", precision)])
-    program = cpu.Program(kernel, (), np.dtype(precision).type)
+    program = cpu.Program(kernel, np.dtype(precision).type)
     a, b = (torch.tensor(x, dtype=getattr(torch, precision), device=DEVICE) for x in (a, b))
     cuda.launch(program, cuda.Batch([[a], [b]]), [program.shared({})])
     return a.cpu().numpy()

@@ -142,7 +142,7 @@ def needed(series: int, stretches: int) -> float:
     above z.
 
     >>> round(needed(1, 100), 2), round(needed(10_000, 100), 2)
-    (1.66, 2.98)
+    (1.79, 2.93)
     """
     chance = (FALSE_ALARMS / max(series * stretches, 1) / 2) ** (1 / IN_A_ROW)
     return -NormalDist().inv_cdf(chance)

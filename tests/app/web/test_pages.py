@@ -18,3 +18,4 @@ def test_a_page_comes_up_in_the_colours_of_the_system(visit: Callable[..., Any],
         assert (paper == "rgb(21, 23, 27)") == dark
         view.click("#theme")  # light, whatever the system prefers
         assert view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(250, 249, 246)"
+        view.close()  # it asks the server for news, and would complain of its end

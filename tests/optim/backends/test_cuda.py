@@ -67,14 +67,17 @@ def test_one_step_is_the_eager_step(rule: Rule, dtype: torch.dtype):
     hyper = hyper_of(rule)
     eps, wide = torch.finfo(dtype).eps, torch.finfo(kept).eps
     program = cuda.program(rule, dtype, False, None)
+    far = rule.name.startswith("rmsprop") and "momentum_buffer" in rule.state  # as in test_cpu.py
     for t in range(1, 7):
         b, g = a.clone(), normal()
         batch = cuda.Batch([[b], [g], *([ours[name]] for name in rule.state)])
         cuda.launch(program, batch, [program.shared(numbers(rule, hyper, t))])
         eager.step_tensor(rule, a, g, theirs, hyper, rule.step_scalars(t, hyper))
-        torch.testing.assert_close(b, a, rtol=0, atol=(2 if eps == wide else 4) * eps)
+        torch.testing.assert_close(b, a, rtol=eps if far else 0, atol=(2 if eps == wide else 4) * eps)
         for name in rule.state:
-            torch.testing.assert_close(ours[name], theirs[name], rtol=8 * wide, atol=4 * wide)
+            torch.testing.assert_close(
+                ours[name], theirs[name], rtol=8 * wide, atol=(40 if far and name == "momentum_buffer" else 4) * wide
+            )
             ours[name].copy_(theirs[name])
         a.copy_(b)
 
