@@ -316,7 +316,7 @@ def test_a_point_of_the_loss_chart_moves_the_step(page: Any):
 def test_the_surface_turns_and_zooms(visit: Visitor, play: Server):
     page = at_rest(visit(play.address, solid=True).page)
     pixels = "document.querySelector('#surface').toDataURL().length"
-    assert page.evaluate(pixels) > 5000  # something was drawn
+    until(page, f"{pixels} > 5000")  # something is drawn; it starts after the map
     drag(page, "#surface", (150, 150), (230, 180))
     one = page.get_attribute("#surface", "data-turn")
     page.focus("#surface")

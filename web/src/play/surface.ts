@@ -51,7 +51,9 @@ function light(css: string): [number, number, number] {
 export class Surface {
   readonly root: HTMLElement;
   readonly canvas: HTMLCanvasElement;
-  private gl: WebGL2RenderingContext | null;
+  private gl: WebGL2RenderingContext | null = null;
+  private asked = false;
+  private readonly note = el("p", { class: "soft surface-note" });
   private surface: WebGLProgram | null = null;
   private path: WebGLProgram | null = null;
   private mesh: { buffer: WebGLBuffer; index: WebGLBuffer; count: number; of: Field } | null = null;
@@ -65,11 +67,7 @@ export class Surface {
       id: "surface", class: "surface", tabindex: 0, role: "application",
       "aria-label": "The landscape as a surface. Arrow keys turn it; plus and minus zoom.",
     });
-    const note = el("p", { class: "soft surface-note" });
-    this.root = el("div", { class: "surface-box" }, this.canvas, note);
-    this.gl = this.canvas.getContext("webgl2", { antialias: true, alpha: false, preserveDrawingBuffer: true });
-    if (!this.gl) note.textContent = "This browser shows no 3-D graphics (WebGL 2); the map shows the same.";
-    else this.start();
+    this.root = el("div", { class: "surface-box" }, this.canvas, this.note);
     this.canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     this.canvas.addEventListener("webglcontextrestored", () => {
       this.mesh = null;
@@ -97,14 +95,25 @@ export class Surface {
     this.draw();
   }
 
-  /** At most once a frame. */
+  /** At most once a frame. The first time later: starting 3-D takes a while, and the map is there already. */
   draw(): void {
     if (this.wanted) return;
     this.wanted = true;
-    requestAnimationFrame(() => {
-      this.wanted = false;
-      this.render();
-    });
+    const go = () =>
+      requestAnimationFrame(() => {
+        this.wanted = false;
+        this.render();
+      });
+    if (this.asked) go();
+    else {
+      setTimeout(() => {
+        this.asked = true;
+        this.gl = this.canvas.getContext("webgl2", { antialias: true, alpha: false, preserveDrawingBuffer: true });
+        if (this.gl) this.start();
+        else this.note.textContent = "This browser shows no 3-D graphics (WebGL 2); the map shows the same.";
+        go();
+      }, 30);
+    }
   }
 
   private build(): void {
