@@ -9,11 +9,10 @@ Nothing is assumed about aliasing: all streams of a vector are read before any i
 """
 # Long because a kernel's text is one function, whose parts make no sense apart.
 
-import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stepscope.graph import machine
 from stepscope.graph.expression import Symbol, order, symbol
@@ -26,6 +25,11 @@ BLOCK = 1 << 10  # elements whose terms are added up in the stream's own format,
 COLUMNS = 5  # of a row of chunks
 HOST = ("hyper", "scalars", "number")  # graph inputs whose names start so are numbers that all elements share
 
+_AHEAD, _LINE = 1 << 10, 64  # bytes that are on their way from memory while others are in use, and that come at once
+_ARGUMENTS = (
+    *(("ptr", "table"), ("i64", "row"), ("ptr", "chunks"), ("i64", "count"), ("ptr", "counter")),
+    *(("ptr", "sums"), ("ptr", "counts")),
+)
 _COPIES = 4  # of a histogram: neighbours often fall into one bin, and would wait for each other
 _TRUTHS = ("<", "<=", ">", ">=", "&")
 _STORED = {"float64": "double", "float32": "float", "bfloat16": "i16", "float16": "half"}
@@ -95,13 +99,14 @@ class Measured(NamedTuple):
 
 
 class Kernel:
-    """Machine code of a pass.
+    """Machine code of a pass: void run(arguments), at `address`. Threads that call it with the same ones share it.
 
-    run(table, row, chunks, count, next, sums, counts): table[tensor] holds `row` addresses: of the shared numbers, then
-    of each stream.  chunks[count] holds (tensor, first, last, period, block): the elements, and the number of the first
-    block of BLOCK of them; the blocks whose number divides by the period are sampled.  next: a counter, 0 at first.
-    sums[count, terms]: float64.  counts[count, counts_starts(bins)[-1]]: int32, each histogram from its start on; what
-    bin 0 holds has no meaning. The last two are not touched if nothing is measured.
+    arguments: table, row, chunks, count, next, sums, counts, a word each.  table[tensor] holds `row` addresses: of the
+    shared numbers, then of each stream.  chunks[count] holds (tensor, first, last, period, block): the elements, and
+    the number of the first block of BLOCK of them; the blocks whose number divides by the period are sampled.  next: a
+    counter, 0 at first.  sums[count, terms]: float64.  counts[count, counts_starts(bins)[-1]]: uint16, each histogram
+    from its start on, for at most 65,535 sampled elements a chunk; what bin 0 holds has no meaning. The last two are
+    not touched if nothing is measured.
 
     host: graphs of the shared numbers, in order.  starts: of the histograms in a row of counts, and the row's length.
     """
@@ -119,9 +124,7 @@ class Kernel:
         parts = iter(roots)
         split_parts = [[next(parts) for _ in part] for part in wanted]
         writer = _Writer(precision, streams, len(self.host), measured and measured.everywhere, split_parts, bins)
-        self._engine, address = machine.code(writer.text(), "run", unroll=measured is None)
-        pointer, whole = ctypes.c_void_p, ctypes.c_int64
-        self.run: Any = ctypes.CFUNCTYPE(None, pointer, whole, pointer, whole, pointer, pointer, pointer)(address)
+        self._engine, self.address = machine.code(writer.text(), "run", unroll=measured is None)
 
 
 class _Writer:
@@ -141,6 +144,8 @@ class _Writer:
         none: list[Symbol] = []
         self.written = parts[0]
         self.terms, self.places, self.gaps, self.trusting = parts[1:] or (none, none, none, none)
+        pairs = list(zip(self.terms, self.trusting, strict=False))
+        self.first = [pairs.index(pair) for pair in pairs]  # of the terms that are this one
         self.width = 16 if precision == "float32" or not self.terms else 8
         self.starts = counts_starts(bins)
         self.e = Emitter(self.width, self.f)
@@ -153,7 +158,7 @@ class _Writer:
         e.lines.append("blocks:")
         kinds = ("all",) if self.everywhere is None else ("all", "few")  # terms of a block
         ends = "".join(f", [ %end.{kind}, %flush.{kind} ]" for kind in kinds)
-        e.line(f"%b = phi i64 [ 0, %chunk ]{ends}")
+        e.line(f"%b = phi i64 [ 0, %ready ]{ends}")
         e.line("%more = icmp ult i64 %b, %vectors")
         e.line("br i1 %more, label %block, label %tail")
         e.lines.append("block:")
@@ -175,6 +180,8 @@ class _Writer:
         e.start_block("over", keep=False)
         if self.places:
             self._merge()
+        e.line("br label %turn")
+        e.start_block("turn", keep=False)
         e.line("br label %next")
         e.lines += ["done:", "  ret void", "}"]
         e.lines.append('attributes #0 = { "reciprocal-estimates"="vec-divf:1,vec-sqrtf:1" }')
@@ -205,7 +212,7 @@ class _Writer:
         last = f"joined.{kind}" if self.terms else f"wide.{kind}"
         e.line(f"%v.{kind} = phi i64 [ %b, %block.{kind} ], [ %next.{kind}, %{last} ]")
         count = self._terms(kind)
-        for i in range(count):
+        for i in self._apart(count):
             e.line(f"%t.{kind}.{i} = phi {self.number} [ zeroinitializer, %block.{kind} ], [ %u.{kind}.{i}, %{last} ]")
         at = e.let(f"add i64 %first, {e.let(f'mul i64 %v.{kind}, {self.width}')}")
         place = e.let(f"sub i64 %v.{kind}, %b")
@@ -215,11 +222,15 @@ class _Writer:
         e.line(f"br i1 {again}, label %wide.{kind}, label %over.{kind}")
         e.start_block(f"over.{kind}", keep=False)
         number = e.let(f"sub i64 %end.{kind}, %b")
-        self._flush([f"%u.{kind}.{i}" for i in range(count)], number, kind, f"flush.{kind}")
+        self._flush([f"%u.{kind}.{self.first[i]}" for i in range(count)], number, kind, f"flush.{kind}")
         e.line("br label %blocks")
 
     def _terms(self, kind: str) -> int:
         return len(self.terms) if kind == "all" else self.everywhere or 0
+
+    def _apart(self, count: int) -> list[int]:
+        """Of so many terms, those that are unlike all before."""
+        return [i for i in range(count) if self.first[i] == i]
 
     def _splat(self, name: str, kind: str) -> str:
         one = self.e.let(f"insertelement <{self.width} x {kind}> poison, {kind} {name}, i32 0")
@@ -229,15 +240,17 @@ class _Writer:
     def _start(self) -> None:
         """Take a chunk; find its tensor's addresses and numbers."""
         e = self.e
-        e.lines.append(
-            "define void @run(ptr %table, i64 %row, ptr %chunks, i64 %count, ptr %counter, ptr %sums, ptr %counts) #0 {"
-        )
-        e.lines.append("entry:")
+        e.lines += ["define void @run(ptr %arguments) #0 {", "entry:"]
+        for i, (kind, name) in enumerate(_ARGUMENTS):
+            e.line(f"%{name}.at = getelementptr i64, ptr %arguments, i64 {i}")
+            e.line(f"%{name} = load {kind}, ptr %{name}.at, align 8")
         if self.places:
             e.line(f"%places = alloca [{len(self.places) * BLOCK} x i32], align 64")
             e.line(f"%bins = alloca [{_COPIES * self.starts[-1]} x i32], align 64")
+            self._clear("%bins", 4 * _COPIES * self.starts[-1])
         e.line("br label %next")
         e.lines.append("next:")
+        e.line("%past = phi i64 [ 0, %entry ], [ %c, %turn ]")
         e.line("%c = atomicrmw add ptr %counter, i64 1 monotonic")
         e.line("%live = icmp ult i64 %c, %count")
         e.line("br i1 %live, label %chunk, label %done")
@@ -256,6 +269,7 @@ class _Writer:
         for i in range(self.shared):
             e.line(f"%n{i} = getelementptr {self.f.llvm}, ptr %shared, i64 {i}")
             e.line(f"%h{i} = load {self.f.llvm}, ptr %n{i}, align {self.f.bits // 8}")
+        self._fetch_next()
         e.line("%length = sub i64 %last, %first")
         e.line(f"%vectors = udiv i64 %length, {self.width}")
         e.line(f"%rest = urem i64 %length, {self.width}")
@@ -265,9 +279,36 @@ class _Writer:
             e.line(f"%where = mul i64 %c, {len(self.terms)}")
             e.line("%into = getelementptr double, ptr %sums, i64 %where")
             self._clear("%into", 8 * len(self.terms))
-        if self.places:
-            self._clear("%bins", 4 * _COPIES * self.starts[-1])
+        e.line("br label %ready")
+        e.start_block("ready", keep=False)
         e.line("br label %blocks")
+
+    def _fetch(self, base: str, far: int) -> None:
+        """Have a line of memory brought near. It may belong to nobody."""
+        self.e.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        at = self.e.let(f"getelementptr i8, ptr {base}, i64 {far}")
+        self.e.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
+
+    def _fetch_next(self) -> None:
+        """Have the beginning of the chunk that this thread is likely to take next brought near: it is as far from this
+        one as this one is from the one before."""
+        e = self.e
+        e.line("%stride = sub i64 %c, %past")
+        e.line("%guess = add i64 %c, %stride")
+        e.line("%guessed = icmp ult i64 %guess, %count")
+        e.line("br i1 %guessed, label %fetch, label %begin")
+        e.start_block("fetch", keep=False)
+        row = e.let(f"getelementptr i64, ptr %chunks, i64 {e.let(f'mul i64 %guess, {COLUMNS}')}")
+        tensor = e.let(f"load i64, ptr {row}, align 8")
+        first = e.let(f"load i64, ptr {e.let(f'getelementptr i64, ptr {row}, i64 1')}, align 8")
+        line = e.let(f"getelementptr ptr, ptr %table, i64 {e.let(f'mul i64 {tensor}, %row')}")
+        for i, s in enumerate(self.streams):
+            stream = e.let(f"load ptr, ptr {e.let(f'getelementptr ptr, ptr {line}, i64 {i + 1}')}, align 8")
+            start = e.let(f"getelementptr {_STORED[s.storage]}, ptr {stream}, i64 {first}")
+            for far in range(0, _AHEAD, _LINE):
+                self._fetch(start, far)
+        e.line("br label %begin")
+        e.start_block("begin", keep=False)
 
     def _clear(self, name: str, size: int) -> None:
         self.e.declarations.add("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
@@ -284,6 +325,8 @@ class _Writer:
         for i, s in enumerate(self.streams):
             addresses.append(e.let(f"getelementptr {_STORED[s.storage]}, ptr %s{i}, i64 {at}"))
             inputs[s.name] = Value(self._load(s.storage, addresses[-1], masked), True)
+            if not masked:
+                self._fetch(addresses[-1], _AHEAD)
         results = iter(e.emit(self.written, inputs))
         for s, address in zip(self.streams, addresses, strict=True):
             if s.root is not None:
@@ -328,13 +371,16 @@ class _Writer:
         found = []
         for label, roots in (("trusting", trusting), ("careful", careful)):
             e.start_block(f"{label}.{kind}")
-            totals = [self._added(f"%t.{kind}.{i}", root, inputs) for i, root in enumerate(roots[:count])]
+            own = {i: self._added(f"%t.{kind}.{i}", roots[i], inputs) for i in self._apart(count)}
+            totals = [own[self.first[i]] for i in range(count)]
             found.append(totals + [self._wide(value) for value in e.emit(roots[count:], inputs)])
             e.line(f"br label %joined.{kind}")
             e.restore(head)
         e.start_block(f"joined.{kind}", keep=False)
         return [
-            self._both(f"%u.{kind}.{i}" if i < count else "", kind, quick, slow)
+            f"%u.{kind}.{self.first[i]}"
+            if i < count and self.first[i] < i
+            else self._both(f"%u.{kind}.{i}" if i < count else "", kind, quick, slow)
             for i, (quick, slow) in enumerate(zip(*found, strict=True))
         ]
 
@@ -426,25 +472,12 @@ class _Writer:
         The places went through memory: taking lanes out of a register costs more.
         """
         e = self.e
+        exacts: dict[str, str] = {}
         for i, name in enumerate(totals):
-            size, value = self.width, name
-            while size > 1:  # halves are added: a tree of few roundings
-                half = size // 2
-                lanes = f"<{size} x {self.f.llvm}>"
-                low, high = (
-                    e.let(
-                        f"shufflevector {lanes} {value}, {lanes} poison, "
-                        f"<{half} x i32> <{', '.join(f'i32 {j + first}' for j in range(half))}>"
-                    )
-                    for first in (0, half)
-                )
-                value = e.let(f"fadd <{half} x {self.f.llvm}> {low}, {high}")
-                size = half
-            one = e.let(f"extractelement <1 x {self.f.llvm}> {value}, i32 0")
-            exact = one if self.f.llvm == "double" else e.let(f"fpext float {one} to double")
+            exacts[name] = exacts.get(name) or self._sum(name)
             place = e.let(f"getelementptr double, ptr %into, i64 {i}")
             before = e.let(f"load double, ptr {place}, align 8")
-            e.line(f"store double {e.let(f'fadd double {before}, {exact}')}, ptr {place}, align 8")
+            e.line(f"store double {e.let(f'fadd double {before}, {exacts[name]}')}, ptr {place}, align 8")
         if not self.places or kind != "all":
             e.line(f"br label %{label}")
             e.start_block(label, keep=False)
@@ -470,11 +503,29 @@ class _Writer:
         e.line(f"br i1 {more}, label %{loop}, label %{label}")
         e.start_block(label, keep=False)
 
+    def _sum(self, name: str) -> str:
+        """The sum of a vector's lanes in float64: halves are added, a tree of few roundings."""
+        e, size, value = self.e, self.width, name
+        while size > 1:
+            half = size // 2
+            lanes = f"<{size} x {self.f.llvm}>"
+            low, high = (
+                e.let(
+                    f"shufflevector {lanes} {value}, {lanes} poison, "
+                    f"<{half} x i32> <{', '.join(f'i32 {j + first}' for j in range(half))}>"
+                )
+                for first in (0, half)
+            )
+            value = e.let(f"fadd <{half} x {self.f.llvm}> {low}, {high}")
+            size = half
+        one = e.let(f"extractelement <1 x {self.f.llvm}> {value}, i32 0")
+        return one if self.f.llvm == "double" else e.let(f"fpext float {one} to double")
+
     def _merge(self) -> None:
-        """Add the copies of the histograms into the chunk's row."""
+        """Add the copies of the histograms into the chunk's row, and clear them for the next one."""
         e, size = self.e, self.starts[-1]
         e.line(f"%whither = mul i64 %c, {size}")
-        e.line("%out = getelementptr i32, ptr %counts, i64 %whither")
+        e.line("%out = getelementptr i16, ptr %counts, i64 %whither")
         e.line("br label %merge.entry")
         e.start_block("merge.entry", keep=False)
         e.line("br label %merge")
@@ -483,9 +534,11 @@ class _Writer:
         total = "zeroinitializer"
         for copy in range(_COPIES):
             at = e.let(f"add i64 %merge.j, {copy * size}")
-            part = e.let(f"load <16 x i32>, ptr {e.let(f'getelementptr i32, ptr %bins, i64 {at}')}, align 4")
-            total = e.let(f"add <16 x i32> {total}, {part}")
-        e.line(f"store <16 x i32> {total}, ptr {e.let('getelementptr i32, ptr %out, i64 %merge.j')}, align 4")
+            cells = e.let(f"getelementptr i32, ptr %bins, i64 {at}")
+            total = e.let(f"add <16 x i32> {total}, {e.let(f'load <16 x i32>, ptr {cells}, align 64')}")
+            e.line(f"store <16 x i32> zeroinitializer, ptr {cells}, align 64")
+        short = e.let(f"trunc <16 x i32> {total} to <16 x i16>")
+        e.line(f"store <16 x i16> {short}, ptr {e.let('getelementptr i16, ptr %out, i64 %merge.j')}, align 2")
         e.line("%merge.next = add i64 %merge.j, 16")
         e.line(f"%merge.more = icmp ult i64 %merge.next, {size}")
         e.line("br i1 %merge.more, label %merge, label %merge.done")

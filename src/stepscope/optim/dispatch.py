@@ -6,6 +6,7 @@ tensors holds for the next step as long as they are the same ones and lie where 
 # Long because a step is divided, checked, launched and measured by the same few types, which mean nothing elsewhere.
 
 import operator
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ class Job(NamedTuple):
     steps: list[Tensor]
 
 
+_DOUBTFUL = 3  # times in a row after which headers are not trusted
 _WISHES = operator.itemgetter("fused", "foreach", "capturable", "differentiable")
 
 
@@ -94,8 +96,8 @@ class _Launch:
 class _Ready:
     """What is known of a step as long as its tensors stay what they are."""
 
-    def __init__(self, optimizer: Any, jobs: Sequence[Job], request: Request | None) -> None:
-        """Look at every tensor."""
+    def __init__(self, optimizer: Any, jobs: Sequence[Job], request: Request | None, *, ask: bool = False) -> None:
+        """Look at every tensor.  ask: as in `Watch`."""
         self.jobs = [job._replace(grads=[]) for job in jobs]
         self._groups = [(list(group["params"]), _WISHES(group)) for group in optimizer.param_groups]
         self._keys, self._entries = list(optimizer.state), list(optimizer.state.values())
@@ -123,7 +125,8 @@ class _Ready:
         if self._plain:
             by_place = {job.place: job for job in jobs}
             self._watches = [
-                [_watch(optimizer, part, by_place[part.place]) for part in launch.parts] for launch in self.launches
+                [_watch(optimizer, part, by_place[part.place], ask=ask) for part in launch.parts]
+                for launch in self.launches
             ]
             self._aside = [_aside(optimizer, job, self.launches) for job in jobs if job.steps]
 
@@ -145,9 +148,9 @@ class _Ready:
         ):
             return None
         try:
-            moved = [[a for watch in watches for a in watch.gradients()] for watches in self._watches]
+            moved = [np.concatenate([watch.gradients() for watch in watches]) for watches in self._watches]
             for watch in self._aside:
-                list(watch.gradients())
+                watch.gradients()
         except LookupError:
             return None
         for launch, addresses in zip(self.launches, moved, strict=True):
@@ -176,12 +179,12 @@ def _asked(job: Job, chosen: Sequence[int], request: Request | None) -> Iterator
         yield outside, None
 
 
-def _watch(optimizer: Any, part: _Part, job: Job) -> Watch:
+def _watch(optimizer: Any, part: _Part, job: Job, *, ask: bool) -> Watch:
     """Everything that a kernel touches for a part of a job."""
     params = part.of(job.params)
     entries = [optimizer.state[p] for p in params] if job.rule.state else []
     beside = [[average.m for average in part.kept], [average.S for average in part.kept]] if part.kept else []
-    return Watch(params, part.of(job.grads), entries, ("step", *job.rule.state), beside)
+    return Watch(params, part.of(job.grads), entries, ("step", *job.rule.state), beside, ask=ask)
 
 
 def _aside(optimizer: Any, job: Job, launches: Sequence[_Launch]) -> Watch:
@@ -197,6 +200,7 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self._ready: dict[Any, _Ready] = {}
+        self._missed: Counter[Any] = Counter()  # times in a row that what was known did not hold
 
     def run(self, optimizer: Any, request: Request | None) -> StepSums | None:
         """Take a step.  Returns what was measured, if it was asked for."""
@@ -205,7 +209,11 @@ class Dispatcher:
         jobs = ready.again(optimizer, request) if ready else None
         if ready is None or jobs is None:
             jobs = optimizer._jobs()
-            ready = self._ready[kind] = _Ready(optimizer, jobs, request)
+            # Headers may hold something that is no part of what a tensor is, and changes from step to step.
+            ready = self._ready[kind] = _Ready(optimizer, jobs, request, ask=self._missed[kind] > _DOUBTFUL)
+            self._missed[kind] += 1
+        else:
+            self._missed[kind] = 0
         found = StepSums() if request is not None and request.measure else None
         by_place = {job.place: job for job in jobs}
         reached = {job.place: _count(job, ready.counters.get(job.place)) for job in jobs}
@@ -329,6 +337,7 @@ def _run(
         pairs = _numbers(optimizer, launch.program, part, job, ts, request)
         shared += [array for array, _ in pairs]
         measured += [n for _, n in pairs if n is not None]
+    torch.autograd.graph.increment_version(launch.changed)  # now, as their headers have just been read
     counted = launch.backend.launch(launch.program, launch.batch, torch.cat(shared) if launch.captured else shared)
     for part in launch.parts:
         for average in part.kept:
@@ -336,7 +345,6 @@ def _run(
     if counted is not None and found is not None:
         program = launch.program
         found.measured.append(Measured(launch.owners, measured, program.chosen, program.starts, counted))
-    torch.autograd.graph.increment_version(launch.changed)
 
 
 def _numbers(

@@ -1,21 +1,25 @@
 """Whether the tensors of a step are still the ones that were looked at, and where their gradients lie now.
 
-Asking a thousand tensors costs more than stepping them, mostly in waiting for their headers to come from memory. So
+Asking a thousand tensors costs more than stepping them, so where that is known to work, their headers are read. Else
 they are asked block by block: all questions about a block while it is in the core's cache.
 """
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
+from stepscope.optim.backends.headers import headers
 from stepscope.optim.backends.kinds import Kinds
 
 __all__ = ["GRADIENT", "Watch", "identical"]
 
 _BLOCK = 64  # tensors
+_MANY = 32  # parameters from which on it pays to find out how to read headers
 GRADIENT = operator.attrgetter("grad")
 
 
@@ -44,6 +48,7 @@ class Watch:
 
     params, grads: plain tensors, none where only state is watched.  entries: states of parameters, whose tensors under
     `names` must stay where they are.  beside: further tensors that must.  Gradients are not kept alive.
+    ask: read no headers.
     """
 
     def __init__(
@@ -53,6 +58,32 @@ class Watch:
         entries: Sequence[dict[str, Any]],
         names: Sequence[str],
         beside: Sequence[Sequence[Tensor]] = (),
+        *,
+        ask: bool = False,
+    ) -> None:
+        names = names if entries else ()
+        reader = headers() if len(params) >= _MANY and not ask else None
+        self.gradients: Callable[[], Sequence[int] | NDArray[np.int64]]
+        """Where the gradients lie.  LookupError if anything else is not what or where it was."""
+        try:
+            if reader is None:
+                raise LookupError("headers are not read")
+            columns = [params, *([entry[name] for entry in entries] for name in names), *beside]
+            self.gradients = reader.watch(columns, grads, entries, names)
+        except LookupError:
+            self.gradients = _Asked(params, grads, entries, names, beside).gradients
+
+
+class _Asked:
+    """Asks every tensor, in blocks."""
+
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        entries: Sequence[dict[str, Any]],
+        names: Sequence[str],
+        beside: Sequence[Sequence[Tensor]],
     ) -> None:
         self._blocks = []
         for i in range(0, max(len(params), len(entries)), _BLOCK):
@@ -73,8 +104,8 @@ class Watch:
                 )
             )
 
-    def gradients(self) -> Iterator[int]:
-        """Where the gradients lie.  LookupError if anything else is not what or where it was."""
+    def gradients(self) -> list[int]:
+        found: list[int] = []
         for block in self._blocks:
             grads = list(map(GRADIENT, block.params))
             if not (
@@ -83,4 +114,5 @@ class Watch:
                 and list(map(Tensor.data_ptr, block.tensors)) == block.addresses
             ):
                 raise LookupError("a tensor has changed")
-            yield from map(Tensor.data_ptr, grads)
+            found += map(Tensor.data_ptr, grads)
+        return found

@@ -34,6 +34,7 @@ __all__ = [
     "JOINT",
     "JOINT_BINS",
     "LOWEST",
+    "NONE",
     "PLAIN",
     "QUANTILE_ERROR",
     "SAMPLE_BLOCK",
@@ -133,6 +134,9 @@ class Step(NamedTuple):
     after: Number
 
 
+NONE = 0.0  # this very object as both `decay` and `coupled` says that there is no weight decay to look for
+
+
 class Numbers(NamedTuple):
     """What all coordinates of a tensor share.
 
@@ -152,8 +156,8 @@ class Numbers(NamedTuple):
     second_scale: Number = 1.0
     per_lr: Number = 0.0
     eps: Number = 0.0
-    decay: Number = 0.0
-    coupled: Number = 0.0
+    decay: Number = NONE
+    coupled: Number = NONE
     odds: Number = 0.0
     clip: Number = 0.0
 
@@ -207,7 +211,7 @@ def statistics(
         "theta_square": theta * theta,
     }
 
-    g, m = numbers.ascent * g, numbers.mean_scale * m
+    m = numbers.mean_scale * m
     if raw:
         second = numbers.second_scale * step.second
         variance = second - m * m
@@ -225,10 +229,10 @@ def statistics(
     moves, noisy = m_abs > _SMALLEST, positive > 0
     inverse = 1.0 / k.where(moves, m_abs, 1.0)
     relative = (positive * inverse) * inverse
-    agreement = g * m
-    decayed = numbers.decay * theta
-    undecayed = update + decayed
-    coupled = numbers.coupled * theta
+    agreement = numbers.ascent * (g * m)
+    decays = not (numbers.decay is numbers.coupled is NONE)
+    decayed, coupled = (numbers.decay * theta, numbers.coupled * theta) if decays else (0.0, 0.0)
+    undecayed = update + decayed if decays else update
     move = numbers.downhill * undecayed
 
     @cache
@@ -244,22 +248,23 @@ def statistics(
     def m_sign() -> Number:
         return k.where(moves, k.sign(m), 0.0)
 
-    # A quotient can be estimated, a root cannot.
     terms: dict[str, Callable[[], Number]] = {
         "sampled": lambda: n,
         "grad_abs": lambda: k.abs(g),
         "momentum_abs": lambda: m_abs,
         "update_abs": lambda: update_abs,
         "still": lambda: k.where(moves, 0.0, n),
-        "sigma": lambda: positive / k.sqrt(k.where(noisy, positive, 1.0)),
+        "sigma": lambda: k.sqrt(positive),
         "spread_infinite": lambda: k.where(moves, 0.0, k.where(noisy, 1.0, 0.0)),
         "undecayed_abs": lambda: k.abs(undecayed),
         "sign_agreed": lambda: k.where(agreement > 0, 1.0, 0.0),
         "sign_opposed": lambda: k.where(agreement < 0, 1.0, 0.0),
         "variance_negative": lambda: k.where(variance < 0, 1.0, 0.0),
         "epsilon_dominated": lambda: k.where(second > numbers.eps * numbers.eps, 0.0, n),
-        "decay_dominated": lambda: k.where(
-            k.abs(decayed) > k.abs(undecayed), 1.0, k.where(k.abs(coupled) > k.abs(g), 1.0, 0.0)
+        "decay_dominated": lambda: (
+            k.where(k.abs(decayed) > k.abs(undecayed), 1.0, k.where(k.abs(coupled) > k.abs(g), 1.0, 0.0))
+            if decays
+            else 0.0
         ),
         "clipped": lambda: k.where(k.abs(g) >= k.where(numbers.clip > 0, numbers.clip, math.inf), 1.0, 0.0),
         "grad_momentum": lambda: agreement,
@@ -309,7 +314,8 @@ def _bin(k: Any, x: Number, per_octave: float) -> Number:
     """The bin of x >= 0, with the fraction of the bin that is below it: per_octave log2(x), from the lowest edge on."""
     span = BINS_PER_OCTAVE / per_octave  # of octaves of x to one of what is shown
     below, above = (2.0 ** (span * (end + side)) for end, side in ((LOWEST, -0.125), (HIGHEST, 0.125)))
-    x = k.where(x < above, k.where(x > below, x, below), above)
+    x = k.where(x > below, x, below)
+    x = k.where(x < above, x, above)
     m = k.mantissa(x)
     c = [per_octave * c for c in _LOG2]
     start = 2.5 - BINS_PER_OCTAVE * LOWEST

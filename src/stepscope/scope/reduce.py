@@ -129,10 +129,10 @@ class Reducer:
             numel += list(map(size, part.tensors))
         return Packed(sums, counts, numbers, numel)
 
-    def _closed(self, counts: NDArray[np.int32], starts: Sequence[int]) -> NDArray[np.int32]:
+    def _closed(self, counts: NDArray[Any], starts: Sequence[int]) -> NDArray[np.int32]:
         """A copy of a kernel's counts without the gaps between the histograms."""
         parts = [counts[:, a : a + bins_of(name)] for a, name in zip(starts, self.chosen.histograms, strict=False)]
-        return np.concatenate(parts, 1) if parts else counts.copy()
+        return np.concatenate(parts, 1, dtype=np.int32) if parts else counts.astype(np.int32)
 
     # --- one compiled pass --------------------------------------------------------------------------------------------
 

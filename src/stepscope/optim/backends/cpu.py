@@ -9,10 +9,8 @@ weight that was replaced and a gradient that is new are where they are now.
 
 import ctypes
 import operator
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -24,10 +22,12 @@ from torch import Tensor
 from stepscope.graph import machine
 from stepscope.graph.expression import SYMBOLS, as_symbol, prepared, symbol, trace
 from stepscope.graph.streams import CHUNK, Kernel, Measured, Stream
+from stepscope.optim.backends import team
 from stepscope.rules import Rule
 from stepscope.rules.averages import welford
 from stepscope.rules.statistics import (
     EVERYWHERE,
+    NONE,
     SAMPLE_BLOCK,
     Numbers,
     Selection,
@@ -168,6 +168,11 @@ class Program:
         self.measures, self.starts = bool(chosen.terms), kernel.starts
         self._numbers = prepared(kernel.host, _HOST)
 
+    @cached_property
+    def call(self) -> team.Call:
+        """The kernel's function, where it is one for processors."""
+        return team.Call(self.kernel.address)
+
     def shared(self, inputs: Mapping[str, float]) -> NDArray[Any]:
         """The numbers that all elements share, from hyper.*, scalars.* and number.* by name."""
         return np.array([float(v) for v in self._numbers(inputs)] or [0.0], self.dtype)
@@ -176,9 +181,13 @@ class Program:
 _NUMBER = {"float32": np.float32, "float64": np.float64}
 
 
-def _program(kernel: Any, wide: str, streams: Sequence[Stream], step: Step, raw: bool, chosen: Selection) -> Program:
-    """A program that measures this step."""
+def _program(
+    kernel: Any, wide: str, streams: Sequence[Stream], step: Step, raw: bool, chosen: Selection, decays: bool = True
+) -> Program:
+    """A program that measures this step.  decays: there may be weight decay in it."""
     numbers = Numbers(*(symbol(f"number.{name}") for name in Numbers._fields))
+    if not decays:
+        numbers = numbers._replace(decay=NONE, coupled=NONE)
     careful = statistics(SYMBOLS, step, numbers, raw=raw, inside=symbol("inside"), chosen=chosen)
     trusting = statistics(SYMBOLS, step, numbers, raw=raw, trusting=True, chosen=chosen)
     graphs = [[as_symbol(x) for part in found[:2] for x in part.values()] for found in (careful, trusting)]
@@ -214,7 +223,8 @@ def program(
         return Program(kernel(wide, streams), _NUMBER[wide])
     mean, second = symbol(f"new.{measured.mean}"), symbol(f"new.{measured.second}")
     step = Step(g, mean, second, symbol("theta"), symbol("new.theta"))
-    return _program(kernel, wide, streams, step, measured.raw, chosen)
+    decays = any(h.name == "weight_decay" for h in rule.hyper)
+    return _program(kernel, wide, streams, step, measured.raw, chosen, decays)
 
 
 @cache
@@ -250,14 +260,14 @@ class Frame:
         self.elements = sum(sizes)
         self.table = np.empty((len(sizes), 1 + streams), np.int64)
         self.chunks, self.starts = chunked(sizes, extents or [(0, n) for n in sizes], self.chunk)
-        self._results: tuple[NDArray[np.float64], NDArray[np.int32]] | None = None
+        self._results: tuple[NDArray[np.float64], NDArray[np.uint16]] | None = None
 
-    def results(self, program: Program) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    def results(self, program: Program) -> tuple[NDArray[np.float64], NDArray[np.uint16]]:
         """Memory for what the chunks add up, the same at each step: fresh pages would cost more than the sums."""
         widths = len(program.chosen.terms), program.starts[-1]
         if self._results is None or tuple(x.shape[1] for x in self._results) != widths:
             rows = len(self.chunks)
-            self._results = np.empty((rows, widths[0])), np.empty((rows, widths[1]), np.int32)
+            self._results = np.empty((rows, widths[0])), np.empty((rows, widths[1]), np.uint16)
         return self._results
 
 
@@ -273,7 +283,7 @@ class Batch(Frame):
         for s, column in enumerate(streams):
             self.table[:, 1 + s] = list(map(Tensor.data_ptr, column))
 
-    def move_gradients(self, addresses: Sequence[int]) -> None:
+    def move_gradients(self, addresses: NDArray[np.int64]) -> None:
         """The gradients lie here now, all else is as it was."""
         self.table[:, 2] = addresses
 
@@ -308,11 +318,7 @@ class Counted(NamedTuple):
     """
 
     sums: NDArray[np.float64]
-    counts: NDArray[np.int32]
-
-
-_pools: dict[int, ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_pools.clear)  # a child has none of its parent's threads
+    counts: NDArray[np.int32] | NDArray[np.uint16]
 
 
 def launch(program: Program, batch: Frame, numbers: Sequence[NDArray[Any]]) -> Counted | None:
@@ -322,30 +328,15 @@ def launch(program: Program, batch: Frame, numbers: Sequence[NDArray[Any]]) -> C
     counter = ctypes.c_int64(0)
     sums, counts = batch.results(program)
     addresses = [x.ctypes.data for x in (sums, counts)] if program.measures else [0, 0]
-    arguments = (
-        table.ctypes.data,
-        table.shape[1],
-        chunks.ctypes.data,
-        len(chunks),
-        ctypes.addressof(counter),
-        *addresses,
-    )
+    fields = table.ctypes.data, table.shape[1], chunks.ctypes.data, len(chunks), ctypes.addressof(counter), *addresses
+    arguments = (ctypes.c_int64 * len(fields))(*fields)
     threads = min(torch.get_num_threads(), len(chunks), 1 + batch.elements // (CHUNK // 2))
-    if threads <= 1:
-        program.kernel.run(*arguments)
-    else:
-        helpers = _pools.setdefault(threads, ThreadPoolExecutor(threads, thread_name_prefix="stepscope"))
-        futures = [helpers.submit(program.kernel.run, *arguments) for _ in range(threads - 1)]
-        program.kernel.run(*arguments)
-        for future in futures:
-            if not future.cancel():  # one that has not begun has nothing left to do
-                future.result()
+    program.call(arguments, threads, letting_go=True)
     if not program.measures:
         return None
-    if len(batch.starts) < len(chunks):
-        sums = np.add.reduceat(sums, batch.starts, axis=0)
-        counts = _gathered(counts, chunks, len(batch.starts))
-    return Counted(sums, counts)
+    if len(batch.starts) == len(chunks):
+        return Counted(sums, counts)
+    return Counted(np.add.reduceat(sums, batch.starts, axis=0), _gathered(counts, chunks, len(batch.starts)))
 
 
 def _addresses(numbers: Sequence[NDArray[Any]]) -> list[int] | int:
@@ -390,14 +381,15 @@ begin:
   %owner = load i64, ptr %whose, align 8
   %fromrow = mul i64 %r, %width
   %torow = mul i64 %owner, %width
-  %from = getelementptr i32, ptr %rows, i64 %fromrow
+  %from = getelementptr i16, ptr %rows, i64 %fromrow
   %to = getelementptr i32, ptr %totals, i64 %torow
   br label %part
 part:
   %j = phi i64 [ 0, %begin ], [ %jnext, %part ]
-  %a = getelementptr i32, ptr %from, i64 %j
+  %a = getelementptr i16, ptr %from, i64 %j
   %b = getelementptr i32, ptr %to, i64 %j
-  %x = load <16 x i32>, ptr %a, align 4
+  %short = load <16 x i16>, ptr %a, align 2
+  %x = zext <16 x i16> %short to <16 x i32>
   %y = load <16 x i32>, ptr %b, align 4
   %z = add <16 x i32> %x, %y
   store <16 x i32> %z, ptr %b, align 4
@@ -423,7 +415,7 @@ def _loop(name: str) -> Callable[..., None]:
     return run
 
 
-def _gathered(counts: NDArray[np.int32], chunks: NDArray[np.int64], tensors: int) -> NDArray[np.int32]:
+def _gathered(counts: NDArray[np.uint16], chunks: NDArray[np.int64], tensors: int) -> NDArray[np.int32]:
     """Counts of chunks added up to those of their tensors. (NumPy's reduceat takes fifty times as long.)"""
     totals = np.zeros((tensors, counts.shape[1]), np.int32)
     owners = np.ascontiguousarray(chunks[:, 0])
