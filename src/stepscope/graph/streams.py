@@ -5,7 +5,8 @@ slows down nothing but itself. It may also measure: terms are added up in vector
 1024 elements in float64, and bins are counted in whole numbers, both apart for each chunk: how many threads share the
 work changes no bit.
 
-Nothing is assumed about aliasing: all streams of a vector are read before any is written.
+Nothing is assumed about aliasing: all streams of a vector are read before any is written. (What is measured of a stream
+that is not written, but shares memory with one that is, is not defined.)
 """
 # Long because a kernel's text is one function, whose parts make no sense apart.
 
@@ -18,21 +19,49 @@ from stepscope.graph import machine
 from stepscope.graph.expression import Symbol, order, symbol
 from stepscope.graph.llvm import FORMATS, Emitter, Value
 
-__all__ = ["BLOCK", "CHUNK", "COLUMNS", "HOST", "Kernel", "Measured", "Stream", "counts_starts", "split"]
+__all__ = [
+    "BLOCK",
+    "CHUNK",
+    "COLUMNS",
+    "HOST",
+    "Kernel",
+    "Measured",
+    "Stream",
+    "counts_starts",
+    "split",
+]
 
 CHUNK = 1 << 16  # elements that a thread takes at a time: they stay in its cache
 BLOCK = 1 << 10  # elements whose terms are added up in the stream's own format, then in float64; the unit of sampling
 COLUMNS = 5  # of a row of chunks
-HOST = ("hyper", "scalars", "number")  # graph inputs whose names start so are numbers that all elements share
+HOST = (
+    "hyper",
+    "scalars",
+    "number",
+)  # graph inputs whose names start so are numbers that all elements share
 
-_AHEAD, _LINE = 1 << 10, 64  # bytes that are on their way from memory while others are in use, and that come at once
+_AHEAD, _LINE = (
+    1 << 10,
+    64,
+)  # bytes that are on their way from memory while others are in use, and that come at once
 _ARGUMENTS = (
-    *(("ptr", "table"), ("i64", "row"), ("ptr", "chunks"), ("i64", "count"), ("ptr", "counter")),
+    *(
+        ("ptr", "table"),
+        ("i64", "row"),
+        ("ptr", "chunks"),
+        ("i64", "count"),
+        ("ptr", "counter"),
+    ),
     *(("ptr", "sums"), ("ptr", "counts")),
 )
 _COPIES = 4  # of a histogram: neighbours often fall into one bin, and would wait for each other
 _TRUTHS = ("<", "<=", ">", ">=", "&")
-_STORED = {"float64": "double", "float32": "float", "bfloat16": "i16", "float16": "half"}
+_STORED = {
+    "float64": "double",
+    "float32": "float",
+    "bfloat16": "i16",
+    "float16": "half",
+}
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -112,18 +141,34 @@ class Kernel:
     """
 
     def __init__(
-        self, precision: str, streams: Sequence[Stream], measured: Measured | None = None, bins: Sequence[int] = ()
+        self,
+        precision: str,
+        streams: Sequence[Stream],
+        measured: Measured | None = None,
+        bins: Sequence[int] = (),
     ) -> None:
         """bins: the i-th place lies in [0, bins[i])."""
         written = [s.root for s in streams if s.root is not None]
         wanted: list[Sequence[Symbol]] = [written]
         if measured is not None:
-            wanted += [measured.terms, measured.places, measured.gaps, measured.trusting]
+            wanted += [
+                measured.terms,
+                measured.places,
+                measured.gaps,
+                measured.trusting,
+            ]
         self.starts = counts_starts(bins)
         self.host, roots = split([root for part in wanted for root in part])
         parts = iter(roots)
         split_parts = [[next(parts) for _ in part] for part in wanted]
-        writer = _Writer(precision, streams, len(self.host), measured and measured.everywhere, split_parts, bins)
+        writer = _Writer(
+            precision,
+            streams,
+            len(self.host),
+            measured and measured.everywhere,
+            split_parts,
+            bins,
+        )
         self._engine, self.address = machine.code(writer.text(), "run", unroll=measured is None)
 
 
@@ -143,9 +188,16 @@ class _Writer:
         self.streams, self.shared, self.everywhere = streams, shared, everywhere
         none: list[Symbol] = []
         self.written = parts[0]
-        self.terms, self.places, self.gaps, self.trusting = parts[1:] or (none, none, none, none)
+        self.terms, self.places, self.gaps, self.trusting = parts[1:] or (
+            none,
+            none,
+            none,
+            none,
+        )
         pairs = list(zip(self.terms, self.trusting, strict=False))
         self.first = [pairs.index(pair) for pair in pairs]  # of the terms that are this one
+        read = {node.args[0] for part in parts[1:] for node in order(part) if node.op == "input"}
+        self.old = [s.name for s in streams if s.root is not None and s.name in read]  # overwritten, but measured
         self.width = 16 if precision == "float32" or not self.terms else 8
         self.starts = counts_starts(bins)
         self.e = Emitter(self.width, self.f)
@@ -156,25 +208,22 @@ class _Writer:
         e = self.e
         self._start()
         e.lines.append("blocks:")
-        kinds = ("all",) if self.everywhere is None else ("all", "few")  # terms of a block
-        ends = "".join(f", [ %end.{kind}, %flush.{kind} ]" for kind in kinds)
-        e.line(f"%b = phi i64 [ 0, %ready ]{ends}")
+        e.line(f"%b = phi i64 [ 0, %ready ], [ %end, %{'flushed' if self.terms else 'wide'} ]")
         e.line("%more = icmp ult i64 %b, %vectors")
         e.line("br i1 %more, label %block, label %tail")
         e.lines.append("block:")
-        self._choose("%b", "block", kinds)
-        for kind in kinds:
-            self._block(kind)
+        self._block()
         e.start_block("tail", keep=False)
         e.line("%some = icmp ugt i64 %rest, 0")
         e.line("br i1 %some, label %narrow, label %over")
         e.start_block("narrow", keep=False)
         lanes = ", ".join(f"i64 {lane}" for lane in range(self.width))
         e.line(f"%mask = icmp ult <{self.width} x i64> <{lanes}>, {self._splat('%rest', 'i64')}")
+        kinds = ("all",) if self.everywhere is None else ("all", "few")  # terms of a block
         self._choose("%vectors", "narrow", kinds)
         for kind in kinds:
             e.start_block(f"narrow.{kind}", keep=False)
-            totals = self._vector("%middle", "0", kind, masked=True)
+            totals = self._narrow(kind)
             self._flush(totals, "1", kind, f"counted.{kind}")
             e.line("br label %over")
         e.start_block("over", keep=False)
@@ -188,49 +237,139 @@ class _Writer:
         return "\n".join([*sorted(e.declarations), *e.lines])
 
     def _choose(self, vector: str, label: str, kinds: Sequence[str]) -> None:
-        """Branch to <label>.all in sampled blocks, else to <label>.few."""
+        """Branch to the first of <label>.<kind> in sampled blocks, else to the second."""
         e = self.e
+        yes, no = (f"{label}.{kind}" if label else kind for kind in (kinds[0], kinds[-1]))
         if len(kinds) == 1:
-            e.line(f"br label %{label}.all")
+            e.line(f"br label %{yes}")
             return
         number = e.let(f"add i64 {e.let(f'udiv i64 {vector}, {BLOCK // self.width}')}, %blocknumber")
         sampled = e.let(f"icmp eq i64 {e.let(f'urem i64 {number}, %period')}, 0")
-        e.line(f"br i1 {sampled}, label %{label}.all, label %{label}.few")
+        e.line(f"br i1 {sampled}, label %{yes}, label %{no}")
 
-    def _block(self, kind: str) -> None:
-        """A loop over the vectors of a block; over all of a chunk's where nothing is measured."""
+    def _block(self) -> None:
+        """Step the vectors of a block, all of a chunk's where nothing is measured, and measure it.
+
+        The sums over all coordinates are taken on the way, without masks, and what is needed of the old values is kept.
+        Then the numbers of the block are near: it is measured again, with masks, if any was not finite.
+        """
         e = self.e
-        e.start_block(f"block.{kind}", keep=False)
         if self.terms:
             reach = e.let(f"add i64 %b, {BLOCK // self.width}")
             short = e.let(f"icmp ult i64 %vectors, {reach}")
-            e.line(f"%end.{kind} = select i1 {short}, i64 %vectors, i64 {reach}")
+            e.line(f"%end = select i1 {short}, i64 %vectors, i64 {reach}")
         else:
-            e.line(f"%end.{kind} = add i64 %vectors, 0")
-        e.line(f"br label %wide.{kind}")
-        e.start_block(f"wide.{kind}", keep=False)
-        last = f"joined.{kind}" if self.terms else f"wide.{kind}"
-        e.line(f"%v.{kind} = phi i64 [ %b, %block.{kind} ], [ %next.{kind}, %{last} ]")
-        count = self._terms(kind)
-        for i in self._apart(count):
-            e.line(f"%t.{kind}.{i} = phi {self.number} [ zeroinitializer, %block.{kind} ], [ %u.{kind}.{i}, %{last} ]")
-        at = e.let(f"add i64 %first, {e.let(f'mul i64 %v.{kind}, {self.width}')}")
-        place = e.let(f"sub i64 %v.{kind}, %b")
-        self._vector(at, place, kind, masked=False)
-        e.line(f"%next.{kind} = add i64 %v.{kind}, 1")
-        again = e.let(f"icmp ult i64 %next.{kind}, %end.{kind}")
-        e.line(f"br i1 {again}, label %wide.{kind}, label %over.{kind}")
-        e.start_block(f"over.{kind}", keep=False)
-        number = e.let(f"sub i64 %end.{kind}, %b")
-        self._flush([f"%u.{kind}.{self.first[i]}" for i in range(count)], number, kind, f"flush.{kind}")
+            e.line("%end = add i64 %vectors, 0")
+        e.line("%number = sub i64 %end, %b")
+        e.line("br label %wide")
+        e.start_block("wide", keep=False)
+        e.line("%v = phi i64 [ 0, %block ], [ %v.next, %wide ]")
+        own = self._apart(range(self.everywhere or 0))
+        names = [*map(str, own), *(["gap"] if self.terms else [])]
+        for name in names:
+            e.line(f"%t.{name} = phi {self.number} [ zeroinitializer, %block ], [ %u.{name}, %wide ]")
+        inputs = self._step(self._place("%v"), "%v", masked=False)
+        if self.terms:
+            e.estimates = self.f.llvm == "float"
+            for i in own:
+                self._name(f"%u.{i}", self._added(f"%t.{i}", self.trusting[i], inputs))
+            self._name("%u.gap", self._added("%t.gap", self.gaps[0], inputs))
+            e.estimates = False
+        e.line("%v.next = add i64 %v, 1")
+        after = "stepped" if self.terms else "blocks"
+        e.line(f"br i1 {e.let('icmp ult i64 %v.next, %number')}, label %wide, label %{after}")
+        if self.terms:
+            e.start_block("stepped", keep=False)
+            self._measure()
+
+    def _measure(self) -> None:
+        """Measure the block that was stepped."""
+        e, few, count = self.e, self.everywhere, len(self.terms)
+        before = {i: f"%u.{i}" for i in self._apart(range(few or 0))}
+        e.line(f"%trust = {self._finite('%u.gap')}")
+        if few is None:
+            e.line("br label %sampled")
+        else:
+            self._choose("%b", "", ("sampled", "simple"))
+        e.start_block("sampled", keep=False)
+        e.line("br i1 %trust, label %quick.entry, label %slow.entry")
+        rest = self._apart(range(few or 0, count))
+        quick = before | self._again("quick", self.trusting, rest, self.trusting[count:], gap=True)
+        e.line(f"br i1 {e.let(self._finite('%u.quick.gap'))}, label %measured, label %slow.entry")
+        slow = self._again("slow", self.terms, self._apart(range(count)), self.places)
+        e.line("br label %measured")
+        e.start_block("measured", keep=False)
+        totals = {i: e.let(f"phi {self.number} [ {quick[i]}, %quick.done ], [ {slow[i]}, %slow.done ]") for i in slow}
+        self._flush([totals[self.first[i]] for i in range(count)], "%number", "all", "counted")
+        e.line("br label %flushed")
+        if few is not None:
+            e.start_block("simple", keep=False)
+            e.line("br i1 %trust, label %summed, label %masked.entry")
+            slow = self._again("masked", self.terms, list(before), [])
+            e.line("br label %summed")
+            e.start_block("summed", keep=False)
+            phi = "phi {0} [ {1}, %simple ], [ {2}, %masked.done ]"
+            totals = {i: e.let(phi.format(self.number, before[i], slow[i])) for i in before}
+            self._flush([totals[self.first[i]] for i in range(few)], "%number", "few", "added")
+            e.line("br label %flushed")
+        e.start_block("flushed", keep=False)
         e.line("br label %blocks")
+
+    def _again(
+        self,
+        label: str,
+        roots: Sequence[Symbol],
+        chosen: Sequence[int],
+        places: Sequence[Symbol],
+        *,
+        gap: bool = False,
+    ) -> dict[int, str]:
+        """A loop over the vectors of a block that is in the cache: totals of the chosen terms, and all places.
+
+        It is entered at <label>.entry and ends in an open block <label>.done. gap: add up %u.<label>.gap as well.
+        """
+        e = self.e
+        e.start_block(f"{label}.entry", keep=False)
+        e.line(f"br label %{label}")
+        e.start_block(label, keep=False)
+        v = f"%v.{label}"
+        e.line(f"{v} = phi i64 [ 0, %{label}.entry ], [ {v}.next, %{label} ]")
+        for name in (*chosen, *(["gap"] if gap else [])):
+            total = f"%t.{label}.{name} = phi {self.number} [ zeroinitializer, %{label}.entry ]"
+            e.line(f"{total}, [ %u.{label}.{name}, %{label} ]")
+        inputs = self._reload(self._place(v), v)
+        e.estimates = self.f.llvm == "float"
+        for i in chosen:
+            self._name(f"%u.{label}.{i}", self._added(f"%t.{label}.{i}", roots[i], inputs))
+        if gap:
+            self._name(f"%u.{label}.gap", self._added(f"%t.{label}.gap", self.gaps[1], inputs))
+        self._put([self._wide(value) for value in e.emit(places, inputs)], v)
+        e.estimates = False
+        e.line(f"{v}.next = add i64 {v}, 1")
+        e.line(f"br i1 {e.let(f'icmp ult i64 {v}.next, %number')}, label %{label}, label %{label}.done")
+        e.start_block(f"{label}.done", keep=False)
+        return {i: f"%u.{label}.{i}" for i in chosen}
+
+    def _place(self, v: str) -> str:
+        """The first element of a vector of the block."""
+        vector = self.e.let(f"add i64 %b, {v}")
+        return self.e.let(f"add i64 %first, {self.e.let(f'mul i64 {vector}, {self.width}')}")
+
+    def _name(self, name: str, value: str) -> None:
+        """Give a value the name that a loop's start refers to."""
+        self.e.line(f"{name} = select i1 true, {self.number} {value}, {self.number} {value}")
+
+    def _finite(self, gap: str) -> str:
+        """Whether no lane is NaN, as an operation."""
+        fine = self.e.let(f"fcmp ord {self.number} {gap}, zeroinitializer")
+        return f"icmp eq i{self.width} {self.e.let(f'bitcast <{self.width} x i1> {fine} to i{self.width}')}, -1"
 
     def _terms(self, kind: str) -> int:
         return len(self.terms) if kind == "all" else self.everywhere or 0
 
-    def _apart(self, count: int) -> list[int]:
-        """Of so many terms, those that are unlike all before."""
-        return [i for i in range(count) if self.first[i] == i]
+    def _apart(self, terms: Sequence[int]) -> list[int]:
+        """Of these terms, those that are unlike all before."""
+        return [i for i in terms if self.first[i] == i]
 
     def _splat(self, name: str, kind: str) -> str:
         one = self.e.let(f"insertelement <{self.width} x {kind}> poison, {kind} {name}, i32 0")
@@ -244,6 +383,8 @@ class _Writer:
         for i, (kind, name) in enumerate(_ARGUMENTS):
             e.line(f"%{name}.at = getelementptr i64, ptr %arguments, i64 {i}")
             e.line(f"%{name} = load {kind}, ptr %{name}.at, align 8")
+        if self.old:
+            e.line(f"%old = alloca [{len(self.old) * BLOCK} x {self.f.llvm}], align 64")
         if self.places:
             e.line(f"%places = alloca [{len(self.places) * BLOCK} x i32], align 64")
             e.line(f"%bins = alloca [{_COPIES * self.starts[-1]} x i32], align 64")
@@ -314,82 +455,79 @@ class _Writer:
         self.e.declarations.add("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
         self.e.line(f"call void @llvm.memset.p0.i64(ptr {name}, i8 0, i64 {size}, i1 false)")
 
-    def _vector(self, at: str, place: str, kind: str, *, masked: bool) -> list[str]:
-        """Read, compute, write and measure the vector that starts at element `at`, the one at `place` in its block.
+    def _shared(self) -> dict[str, Value]:
+        return {f"shared.{i}": Value(f"%h{i}", False) for i in range(self.shared)}
 
-        Returns its terms, which have been added to the block's unless it is masked.
-        """
+    def _at(self, stream: int, at: str) -> str:
+        return self.e.let(f"getelementptr {_STORED[self.streams[stream].storage]}, ptr %s{stream}, i64 {at}")
+
+    def _step(self, at: str, place: str, *, masked: bool) -> dict[str, Value]:
+        """Read, compute and write the vector that starts at element `at`, the one at `place` in its block."""
         e = self.e
-        inputs = {f"shared.{i}": Value(f"%h{i}", False) for i in range(self.shared)}
-        addresses = []
-        for i, s in enumerate(self.streams):
-            addresses.append(e.let(f"getelementptr {_STORED[s.storage]}, ptr %s{i}, i64 {at}"))
-            inputs[s.name] = Value(self._load(s.storage, addresses[-1], masked), True)
+        inputs = self._shared()
+        addresses = [self._at(i, at) for i in range(len(self.streams))]
+        for s, address in zip(self.streams, addresses, strict=True):
+            inputs[s.name] = Value(self._load(s.storage, address, masked), True)
             if not masked:
-                self._fetch(addresses[-1], _AHEAD)
+                self._fetch(address, _AHEAD)
         results = iter(e.emit(self.written, inputs))
         for s, address in zip(self.streams, addresses, strict=True):
             if s.root is not None:
                 value = next(results)
                 name = value.name if value.vector else e.spread(value.name)
                 inputs[f"new.{s.name}"] = Value(self._store(s.storage, name, address, masked), True)
+        if not masked:
+            for n, name in enumerate(self.old):
+                e.line(f"store {self.number} {inputs[name].name}, ptr {self._kept(n, place)}, align 64")
+        inputs["inside"] = Value(self.f.literal(1.0), False)
+        return inputs
+
+    def _kept(self, n: int, place: str) -> str:
+        """Where an old value of a vector of the block is kept."""
+        number = self.e.let(f"add i64 {self.e.let(f'mul i64 {place}, {self.width}')}, {n * BLOCK}")
+        return self.e.let(f"getelementptr {self.f.llvm}, ptr %old, i64 {number}")
+
+    def _reload(self, at: str, place: str) -> dict[str, Value]:
+        """What `_step` left of a vector."""
+        inputs = self._shared()
+        for i, s in enumerate(self.streams):
+            value = Value(self._load(s.storage, self._at(i, at), masked=False), True)
+            inputs[s.name if s.root is None else f"new.{s.name}"] = value
+        for n, name in enumerate(self.old):
+            inputs[name] = Value(
+                self.e.let(f"load {self.number}, ptr {self._kept(n, place)}, align 64"),
+                True,
+            )
+        inputs["inside"] = Value(self.f.literal(1.0), False)
+        return inputs
+
+    def _narrow(self, kind: str) -> list[str]:
+        """Step and measure the elements beyond the last whole vector; returns their terms."""
+        e = self.e
+        inputs = self._step("%middle", "0", masked=True)
         if not self.terms:
             return []
         count, places = self._terms(kind), self.places if kind == "all" else []
-        careful = [*self.terms[:count], *places]
-        trusting = [*self.trusting[:count], *(self.trusting[len(self.terms) :] if places else [])]
         e.estimates = self.f.llvm == "float"
-        one = self.f.literal(1.0)
-        if masked:
-            vector = self.number
-            inside = e.let(f"select <{self.width} x i1> %mask, {vector} {e.spread(one)}, {vector} zeroinitializer")
-            inputs["inside"] = Value(inside, True)
-            found = [self._wide(value) for value in e.emit(careful, inputs)]
-        else:
-            inputs["inside"] = Value(one, False)
-            found = self._branched(kind, count, careful, trusting, inputs)
+        vector = self.number
+        one = e.spread(self.f.literal(1.0))
+        inputs["inside"] = Value(
+            e.let(f"select <{self.width} x i1> %mask, {vector} {one}, {vector} zeroinitializer"),
+            True,
+        )
+        found = [self._wide(value) for value in e.emit([*self.terms[:count], *places], inputs)]
         e.estimates = False
-        ints = f"<{self.width} x i32>"
-        for h, name in enumerate(found[count:]):
+        self._put(found[count:], "0")
+        return found[:count]
+
+    def _put(self, places: Sequence[str], place: str) -> None:
+        """Keep the places of a vector of the block."""
+        e, ints = self.e, f"<{self.width} x i32>"
+        for h, name in enumerate(places):
             whole = e.let(f"fptosi {self.number} {name} to {ints}")
             start = e.let(f"add i64 {e.let(f'mul i64 {place}, {self.width}')}, {h * BLOCK}")
             target = e.let(f"getelementptr i32, ptr %places, i64 {start}")
             e.line(f"store {ints} {whole}, ptr {target}, align 4")
-        return found[:count]
-
-    def _branched(
-        self, kind: str, count: int, careful: Sequence[Symbol], trusting: Sequence[Symbol], inputs: Mapping[str, Value]
-    ) -> list[str]:
-        """Totals and places without masks where every element of the vector is a finite one, else with."""
-        e, w = self.e, self.width
-        (gap,) = e.emit([self.gaps[kind == "all"]], inputs)
-        fine = e.let(f"fcmp ord {self.number} {self._wide(gap)}, zeroinitializer")
-        bits = e.let(f"bitcast <{w} x i1> {fine} to i{w}")
-        trust = e.let(f"icmp eq i{w} {bits}, -1")
-        e.line(f"br i1 {trust}, label %trusting.{kind}, label %careful.{kind}")
-        head = e.mark()
-        found = []
-        for label, roots in (("trusting", trusting), ("careful", careful)):
-            e.start_block(f"{label}.{kind}")
-            own = {i: self._added(f"%t.{kind}.{i}", roots[i], inputs) for i in self._apart(count)}
-            totals = [own[self.first[i]] for i in range(count)]
-            found.append(totals + [self._wide(value) for value in e.emit(roots[count:], inputs)])
-            e.line(f"br label %joined.{kind}")
-            e.restore(head)
-        e.start_block(f"joined.{kind}", keep=False)
-        return [
-            f"%u.{kind}.{self.first[i]}"
-            if i < count and self.first[i] < i
-            else self._both(f"%u.{kind}.{i}" if i < count else "", kind, quick, slow)
-            for i, (quick, slow) in enumerate(zip(*found, strict=True))
-        ]
-
-    def _both(self, name: str, kind: str, quick: str, slow: str) -> str:
-        text = f"phi {self.number} [ {quick}, %trusting.{kind} ], [ {slow}, %careful.{kind} ]"
-        if not name:
-            return self.e.let(text)
-        self.e.line(f"{name} = {text}")
-        return name
 
     def _added(self, total: str, term: Symbol, inputs: Mapping[str, Value]) -> str:
         """The total with a term added: nothing for 0, a product in one operation."""
@@ -399,7 +537,9 @@ class _Writer:
         if term.op == "*":
             a, b = (self._wide(value) for value in e.emit(term.args, inputs))
             return e.call(
-                f"llvm.fma.v{self.width}{self.f.suffix}", self.number, *[(self.number, x) for x in (a, b, total)]
+                f"llvm.fma.v{self.width}{self.f.suffix}",
+                self.number,
+                *[(self.number, x) for x in (a, b, total)],
             )
         (value,) = e.emit([term], inputs)
         return e.let(f"fadd {self.number} {total}, {self._wide(value)}")
