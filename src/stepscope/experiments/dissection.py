@@ -24,7 +24,7 @@ from stepscope.rules import Point
 __all__ = ["Dissection", "dissect"]
 
 # torch._dynamo: the first optimizer made in a process imports it, which takes longer than a small trial.
-PRELOAD = ("torch", "torch._dynamo", "stepscope.experiments.trial", "stepscope.scope")
+PRELOAD = ("torch", "torch._dynamo", "stepscope.experiments.attempt", "stepscope.scope")
 
 
 @dataclass

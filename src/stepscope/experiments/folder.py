@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stepscope.errors import DamagedData, FolderInUse, UserError
+from stepscope.experiments.attempt import abandoned, resumable
 from stepscope.experiments.trial import Trial
 from stepscope.store import write_json
 from stepscope.store.files import refusal
@@ -79,10 +80,10 @@ class Folder:
         return _read(self.path / "results.json")
 
     def finished_trials(self) -> dict[str, dict[str, Any]]:
-        """Trial id -> result.  Removes what interrupted attempts left, and failed trials, to try those again."""
-        self.remove_attempts()
+        """Trial id -> result.  Removes what nobody goes on with: attempts without a checkpoint, and failed trials."""
+        self.remove_attempts(but_resumable=True)
         found = {}
-        for trial in self.trials.iterdir():
+        for trial in self.trials.glob("[!.]*"):
             if not (trial / "result.json").is_file() or (result := _read(trial / "result.json"))["status"] == "failed":
                 shutil.rmtree(trial)
             else:
@@ -109,10 +110,11 @@ class Folder:
         write_json(self.path / "timings.json", timings)
         write_json(self.path / "results.json", results)
 
-    def remove_attempts(self) -> None:
+    def remove_attempts(self, but_resumable: bool = False) -> None:
         """Remove what attempts that were killed left behind."""
         for attempt in self.trials.glob(".*"):
-            shutil.rmtree(attempt, ignore_errors=True)
+            if abandoned(attempt) and not (but_resumable and resumable(attempt)):
+                shutil.rmtree(attempt, ignore_errors=True)
 
     def _claim(self, settings: dict[str, Any]) -> None:
         """Make the folder ours, or see that it is."""

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepscope.experiments.arms import label
+from stepscope.experiments.attempt import run_trial
 from stepscope.experiments.executor import Executor, Task
 from stepscope.experiments.folder import Folder
 from stepscope.experiments.plan import Arm, Plan, Results, is_tuning
 from stepscope.experiments.progress import Kind, Progress, TrialEvent
 from stepscope.experiments.shipping import Parcel
-from stepscope.experiments.trial import Trial, run_trial
+from stepscope.experiments.trial import Trial
 
 __all__ = ["sweep"]
 
