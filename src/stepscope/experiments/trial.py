@@ -37,6 +37,8 @@ class Trial:
     problem: its fingerprint (see shipping).  method: a name in optim.METHODS, or a point of the grid as `rules.Point`
     writes it.  beta: None for a method with its own numbers.  held_out: examples of the training set kept for
     validation.  parts: which of PARTS to evaluate.  record_every: 0, or record the optimizer's steps, every so many.
+    options: further arguments of the optimizer, such as ("betas", (0.99, 0.99)).  record_beta: decay of the averages
+    that are recorded where the method keeps none; None for its own beta, or 0.9.
     """
 
     problem: str
@@ -50,6 +52,8 @@ class Trial:
     held_out: int
     parts: tuple[str, ...]
     record_every: int = 0
+    options: tuple[tuple[str, Any], ...] = ()
+    record_beta: float | None = None
 
     @property
     def id(self) -> str:
@@ -77,7 +81,7 @@ def divide(data: Data, held_out: int, in_order: bool = False) -> dict[str, Split
 
 def make_optimizer(trial: Trial, model: nn.Module) -> optim.RuleOptimizer:
     """The trial's method over the model's parameters; torch's defaults for whatever the trial does not say."""
-    return make(trial.method, model, trial.lr, trial.beta)
+    return make(trial.method, model, trial.lr, trial.beta, dict(trial.options))
 
 
 def batches(count: int, batch_size: int, seed: int, in_order: bool = False) -> Iterator[Tensor]:
@@ -286,7 +290,7 @@ def _backward(optimizer: optim.RuleOptimizer, model: nn.Module, problem: Problem
 def _scope(trial: Trial, optimizer: optim.RuleOptimizer, model: nn.Module, run: Path | None) -> Scope | None:
     if not trial.record_every or run is None:
         return None
-    beta = 0.9 if trial.beta is None else trial.beta
+    beta = next(beta for beta in (trial.record_beta, trial.beta, 0.9) if beta is not None)
     return Scope(optimizer, model, run=run, every=trial.record_every, beta=beta, config=dataclasses.asdict(trial))
 
 
