@@ -78,7 +78,7 @@ def status(folder: Path) -> Status:
     return Status(
         problem=settings["problem"],
         total=sum(trials if trials > 1 else 0 for trials in tuning) + len(methods) * len(settings["seeds"]),
-        done=done,
+        done={method: dict(counts) for method, counts in done.items()},
         attempts=attempts,
         working=any(is_held(lock) for lock in folder.glob("lock*")),
         finished=(folder / "results.json").is_file(),

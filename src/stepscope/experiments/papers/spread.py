@@ -100,7 +100,7 @@ def train(
 
 def _steps(extent: Extent, batch: int) -> int:
     """As many passes over the training images for either batch size."""
-    return max(2, extent.steps if batch == 100 else extent.steps * 100 // 16)
+    return max(2, extent.steps * max(BATCHES) // batch)
 
 
 def _arm(batch: int, method: str, lr: float, seed: int, result: Mapping[str, Any], run: Path) -> dict[str, Any]:
@@ -184,7 +184,8 @@ def figure(stored: Stored) -> Figure:
                 for place, (name, arm) in enumerate(arms.items())
             ]
             panels.append(Panel(curves, f"batch {batch}", "step", words, y_log=log))
-            panels += [_scatter(arms.get(method), method, name, words) for name, words in _AGAINST.items()]
+            title = f"{_NAMES[method]}, batch {batch}"
+            panels += [_scatter(arms.get(method), method, title, name, words) for name, words in _AGAINST.items()]
     experiment = EXPERIMENTS[stored["experiment"]]
     beta1, beta2 = _betas(stored["experiment"])
     extent = f" {stored['extent']}." if stored["extent"] else ""
@@ -202,7 +203,7 @@ _CURVES: Final = (("train_loss", "training loss", True), ("test_metric", "test a
 _AGAINST: Final = {"mean": "mean gradient |m|", "spread": "spread sigma/|m|", "sigma": "spread sqrt(v - m²)"}
 
 
-def _scatter(arm: Mapping[str, Any] | None, method: str, name: str, words: str) -> Panel:
+def _scatter(arm: Mapping[str, Any] | None, method: str, title: str, name: str, words: str) -> Panel:
     """A dot for each step, its size against one of the columns; for Adam with the theory's curve."""
     series: list[Any] = []
     if arm is not None:
@@ -211,7 +212,7 @@ def _scatter(arm: Mapping[str, Any] | None, method: str, name: str, words: str) 
         if name != "mean" and method == "adam" and (x > 0).any():
             grid = np.geomspace(np.nanmin(x[x > 0]), np.nanmax(x), 100)
             series.append(Line(grid, factors.adam_factor(grid), "1/sqrt(1 + x²)", accent=True))
-    return Panel(series, f"{_NAMES[method]}", words, "mean |step| / lr", x_log=True, y_log=True)
+    return Panel(series, title, words, "mean |step| / lr", x_log=True, y_log=True)
 
 
 # --- the sentences ----------------------------------------------------------------------------------------------------
