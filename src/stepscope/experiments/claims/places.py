@@ -36,7 +36,7 @@ PLACES: Mapping[str, Mapping[str, str]] = {
         "Sec. 4.1, equal constants": "",
         "Eq. 20 and 21": "",
         "Eq. 22": "",
-        "Sec. 4.1, mini-batch estimates": _NETWORKS,
+        "Sec. 4.1, mini-batch estimates": "",
         "Eq. 23": "",
         "Sec. 4.2": "",
         "Eq. 24 and 25": "",

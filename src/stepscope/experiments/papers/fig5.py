@@ -27,6 +27,8 @@ ALL: Final = (*FOUR, "adam_one_beta", "adam_erf")
 WORSE: Final = math.log(1.05)  # a loss that is 5 % larger is worse
 ALIKE: Final = math.log(1.25)  # curves that a figure shows together
 POINTS: Final = 0.01  # of accuracy, for the same
+WITHIN: Final = "m:svag_rho:batch"  # M-SVAG with the variance estimated within the mini-batch [balles2018, Sec. D]
+ON_P1: Final = (*ALL, WITHIN, "svag")  # and without momentum, where both estimates are natural
 DIGITS: Final = 5
 COLUMNS: Final = ("train_loss", "train_metric", "test_loss", "test_metric")
 
@@ -38,12 +40,14 @@ def _around(lr: float) -> tuple[float, float, float]:
     return float(f"{lr / 10**0.5:.3g}"), lr, float(f"{lr * 10**0.5:.3g}")
 
 
-def _profiles(steps: int, small: int, every: int, evaluated: int, seeds: int, **more: Any) -> dict[str, Extent]:
+def _profiles(
+    steps: int, small: int, every: int, evaluated: int, seeds: int, whole: tuple[str, ...] = ALL, **more: Any
+) -> dict[str, Extent]:
     share = f"{100 * small / steps:.2g} % of the steps, {seeds} seeds, evaluated on {evaluated} test images"
     if "words" in more:
         share = share.replace("images", more.pop("words"))
     return {
-        "paper": Extent(steps, 10, max(1, steps // 40), None, ALL, budget=12),
+        "paper": Extent(steps, 10, max(1, steps // 40), None, whole, budget=12),
         "small": Extent(small, seeds, every, evaluated, ALL[:5], note=f"A fraction of the protocol: {share}", **more),
         "smoke": Extent(
             4, 2, 2, 60, FOUR, grid={m: (QUOTED[m],) for m in FOUR}, note="A fraction of the protocol: 4 steps, 2 seeds"
@@ -105,7 +109,7 @@ def _rounded(value: float | None) -> float | None:
 def figure(stored: Stored) -> Figure:
     """Training loss and test accuracy over the steps: mean over seeds and one standard deviation, as the paper's."""
     curves = Curves(stored)
-    drawn = [method for method in ALL if method in curves.arms]
+    drawn = [method for method in ON_P1 if method in curves.arms]
     panels = []
     for column, name, log in (("train_loss", "training loss", True), ("test_metric", "test accuracy", False)):
         series: list[Series] = []
@@ -163,6 +167,11 @@ def _alike(stored: Stored) -> Finding:
     order = (Verdict.FAILS, Verdict.UNDECIDED, Verdict.HOLDS)
     worst = min((loss.verdict, test.verdict), key=order.index)
     return Finding(worst, f"{loss.measured}; {test.measured}", loss.condition or test.condition, n=loss.n)
+
+
+def _within_batch(stored: Stored) -> Finding:
+    rows = Curves(stored).paired("train_loss", ("msvag", WITHIN), log=True)
+    return same([a - b for a, b in rows], ALIKE, "log training loss with moving averages less that within the batch")
 
 
 def _lower(better: tuple[str, ...], worse: tuple[str, ...], share: float = 1.0) -> Callable[[Stored], Finding]:
@@ -240,6 +249,13 @@ def _sentences(number: int) -> tuple[Sentence, ...]:
             one("clusters", 1, "performance clusters into sign-based and other methods.",
                 f"distance between the groups' log final training losses exceeds the largest within one, {BEYOND}", _clusters)
         )  # fmt: skip
+    if number == 1:
+        found.append(Sentence(
+            "balles-p1-within-batch", "Sec. 4.1, mini-batch estimates",
+            "On P1: M-SVAG performs similarly with the variance estimated within the mini-batch.",
+            "final training losses within a factor 1.25, two one-sided tests",
+            lambda stored: fractional(_within_batch(stored), stored),
+        ))  # fmt: skip
     if number in (1, 3):
         found.append(
             one("sign-better", 2, "both sign-based methods clearly outperform both others in training loss.",
@@ -289,7 +305,7 @@ _TITLES: Final = (
     "P4: two-layer LSTM on the characters of War and Peace",
 )
 _EXTENTS: Final = (
-    _profiles(6000, 1200, 100, 2000, 3, grid={m: _around(lr) for m, lr in QUOTED.items() if m in ALL[:5]}),
+    _profiles(6000, 1200, 100, 2000, 3, ON_P1, grid={m: _around(lr) for m, lr in QUOTED.items() if m in ALL[:5]}),
     _profiles(40_000, 800, 100, 1000, 2, budget=4),
     _profiles(80_000, 20, 10, 100, 2, budget=2),
     _profiles(200_000, 2000, 200, 1000, 2, budget=4, words="sequences"),

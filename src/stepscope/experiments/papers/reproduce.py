@@ -9,7 +9,7 @@ from stepscope.errors import UserError, unknown_name
 from stepscope.experiments.claims.claim import Finding
 from stepscope.experiments.claims.figure import Figure
 from stepscope.experiments.claims.ledger import entry
-from stepscope.experiments.papers import fig5, spread
+from stepscope.experiments.papers import fig5, hessians, spread
 from stepscope.experiments.papers.experiment import Experiment, Stored, load_stored
 from stepscope.store.files import refusal, write_json
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPERIMENTS", "Reproduction", "read", "reproduce"]
 
-EXPERIMENTS: Final[Mapping[str, Experiment]] = {**fig5.EXPERIMENTS, **spread.EXPERIMENTS}
+EXPERIMENTS: Final[Mapping[str, Experiment]] = {**fig5.EXPERIMENTS, **hessians.EXPERIMENTS, **spread.EXPERIMENTS}
 CURVES: Final = "curves.json"
 
 
