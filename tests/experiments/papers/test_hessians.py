@@ -14,7 +14,7 @@ from stepscope.theory import quadratic
 
 
 def whole_hessian(problem, seed: int, examples: int) -> np.ndarray:
-    """By torch.func, from a loss that is a function of all weights in one vector."""
+    """By automatic differentiation of a loss that is a function of all weights in one vector."""
     model, train = problem.model(seed).eval(), problem.data().train
     index = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:examples]
     names, tensors = zip(*model.named_parameters(), strict=True)
@@ -25,7 +25,8 @@ def whole_hessian(problem, seed: int, examples: int) -> np.ndarray:
         outputs = torch.func.functional_call(model, dict(zip(names, parts, strict=True)), (train.inputs[index],))
         return problem.loss(outputs, train.targets[index])
 
-    return torch.func.hessian(loss)(torch.cat([p.detach().reshape(-1) for p in tensors])).double().numpy()
+    vector = torch.cat([p.detach().reshape(-1) for p in tensors])
+    return torch.autograd.functional.hessian(loss, vector).double().numpy()
 
 
 def test_all_rows_and_a_whole_krylov_space_are_the_hessian_itself(tiny, tmp_path):
