@@ -68,7 +68,17 @@ def abandoned(attempt: Path) -> bool:
 
 @contextlib.contextmanager
 def _alone(attempt: Path, place: Path) -> Iterator[Path | None]:
-    """The attempt's folder, nobody else being at work there; None if the trial is finished.
+    """The attempt's folder, nobody else being at work there; None if the trial is finished."""
+    lock = _locked(attempt, place)
+    try:
+        yield None if lock is None else attempt
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _locked(attempt: Path, place: Path) -> FolderLock | None:
+    """The attempt's lock, its folder being there; None once the trial is finished.
 
     Raises: RuntimeError if another attempt is still running after a long while.
     """
@@ -77,20 +87,21 @@ def _alone(attempt: Path, place: Path) -> Iterator[Path | None]:
         attempt.mkdir(exist_ok=True)
         try:
             lock = FolderLock(attempt / LOCK)
-            try:
-                lock.check()
-                yield attempt
-                return
-            finally:
-                lock.release()
         except FolderInUse as error:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"another attempt is still at work in {attempt}") from error
             time.sleep(0.2)
+            continue
         except FileNotFoundError:
-            if attempt.exists():
-                raise
-    yield None
+            continue  # the one that was at work has just finished
+        if (place / RESULT).exists():  # and so it has here: the folder is our own, made again
+            shutil.rmtree(attempt, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):  # of a file that is no longer in its place
+                lock.check()
+                return lock
+        lock.release()
+    return None
 
 
 def _train(trial: Trial, parcel: Parcel, attempt: Path, seconds: float) -> None:
