@@ -48,6 +48,7 @@ ONLY_IN = {
     "lightning": {"scope"},
     "transformers": {"scope"},
     "accelerate": {"scope"},
+    "ray": {"experiments"},
 }
 # ... and parts that must not import a library, by the start of the module's path.
 NEVER = {

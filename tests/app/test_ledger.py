@@ -11,6 +11,7 @@ from stepscope.app import cli
 from stepscope.app.simulation import parse_numbers
 from stepscope.errors import UserError
 from stepscope.experiments.claims import ledger
+from stepscope.experiments.papers.reproduce import EXPERIMENTS
 
 
 def test_the_ledger_is_printed(capsys: pytest.CaptureFixture[str]):
@@ -58,7 +59,7 @@ def test_reproduce_writes_a_figure_and_says_the_verdict(tmp_path: Path, capsys: 
 
 def test_reproduce_lists_and_helps(capsys: pytest.CaptureFixture[str]):
     assert cli.run(["reproduce"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(ledger.claims())
+    assert len(capsys.readouterr().out.splitlines()) == len(ledger.claims()) + len(EXPERIMENTS)
     assert cli.run(["reproduce", "eigen-perfect"]) == 2
     assert "did you mean 'eigen-perfect-coincidence'" in capsys.readouterr().err
 
@@ -125,3 +126,23 @@ def test_ranges():
     assert parse_numbers("0:1:3") == (0.0, 1.0, 3, False)
     with pytest.raises(UserError, match="at least one number"):
         parse_numbers("0:1:0")
+
+
+def test_an_experiment_whose_curves_are_there_is_drawn_without_training(tmp_path, capsys):
+    run = {"seed": 0, "status": "ok", "step": [0, 1200], "train_loss": [2.3, 0.4], "test_metric": [0.1, 0.8]}
+    methods = ("msgd", "msvag", "mssd", "adam")
+    curves = {
+        "experiment": "balles2018_fig5_p1",
+        "profile": "small",
+        "extent": "A fifth of it",
+        "steps": 1200,
+        "arms": [{"method": m, "label": m, "lr": 0.1, "runs": [run, {**run, "seed": 1}]} for m in methods],
+    }
+    (tmp_path / "curves.json").write_text(json.dumps(curves))
+    assert cli.run(["reproduce", "balles2018_fig5_p1", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "A fifth of it." in out
+    assert "indicates: " in out
+    assert {"figure.png", "figure.pdf", "figure.svg", "verdicts.json"} <= {file.name for file in tmp_path.iterdir()}
+    assert cli.run(["reproduce", "balles2018_fig5_p1", "--out", str(tmp_path), "--profile", "large"]) == 2
+    assert "unknown profile 'large'" in capsys.readouterr().err

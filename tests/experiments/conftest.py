@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from stepscope import problems
 from stepscope.experiments import Dissection, Finished, Task, TrialEvent, dissect
+from stepscope.problems import registry
 
 TINY = Path(__file__).parent / "tiny.py"
 
@@ -94,3 +96,14 @@ def small(tmp_path: Path, tiny: Callable[[str], str]) -> Callable[..., Dissectio
         return dissect(tiny(name), out=tmp_path / out, **({"executor": Here()} | SMALL | options))
 
     return run
+
+
+@pytest.fixture
+def built_in(tiny: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Make a problem of tiny.py one of the built-in ones. Returns its name."""
+
+    def add(name: str) -> str:
+        monkeypatch.setitem(registry._BUILT_IN, name, problems.load(tiny(name)))
+        return name
+
+    return add

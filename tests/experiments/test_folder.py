@@ -10,6 +10,7 @@ import pytest
 from stepscope.errors import DamagedData, FolderInUse, UserError
 from stepscope.experiments.folder import Folder
 from stepscope.experiments.trial import Trial
+from stepscope.store.lock import FolderLock
 
 SETTINGS = {"problem": "tiny", "steps": 12, "grid": {"msgd": [0.1]}}
 TRIAL = Trial("mark", "msgd", 0.1, 0.9, 0, 12, 8, 5, 10, ("train", "test"))
@@ -92,10 +93,18 @@ def test_only_finished_trials_survive_an_interruption(tmp_path):
         finish(folder, "a")
         finish(folder, "b", "diverged")
         finish(folder, "c", "failed")  # tried again: memory may have been short
-        finish(folder, ".d.123")
+        (folder.trials / ".d").mkdir()
         (folder.trials / "e").mkdir()
+        for name in (".f", ".g"):
+            (folder.trials / name).mkdir()
+            (folder.trials / name / "checkpoint.pt").touch()
+        at_work = FolderLock(folder.trials / ".d" / "lock")
         assert folder.finished_trials() == {"a": {"status": "ok"}, "b": {"status": "diverged"}}
-        assert sorted(child.name for child in folder.trials.iterdir()) == ["a", "b"]
+        left = {"a", "b", ".d", ".f", ".g"}  # somebody is still at work, and what can be gone on with
+        assert {child.name for child in folder.trials.iterdir()} == left
+        at_work.release()
+        folder.remove_attempts()
+        assert {child.name for child in folder.trials.iterdir()} == {"a", "b"}
 
 
 def test_a_failure_is_written_down(tmp_path):

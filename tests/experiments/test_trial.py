@@ -1,8 +1,7 @@
 """One training run against a loop written by hand, and what it leaves behind."""
 
 import dataclasses
-import errno
-import json
+import io
 import random
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import torch
 from stepscope import problems, store
 from stepscope.errors import UserError
 from stepscope.experiments import trial as module
-from stepscope.experiments.shipping import Parcel
-from stepscope.experiments.trial import Trial, batches, divide, evaluate, make_optimizer, run_trial, train
+from stepscope.experiments.arms import takes_beta
+from stepscope.experiments.trial import Training, Trial, batches, divide, evaluate, make_optimizer, train
 from stepscope.optim import METHODS
-from stepscope.problems import L2, Data, Decrease, Problem, Split
+from stepscope.problems import L2, Data, Decrease, Problem, Protocol, Split
 
 TINY = Path(__file__).parent / "tiny.py"
 
@@ -217,34 +216,6 @@ def test_the_id_is_the_configuration():
     assert len({make().id, make(seed=4).id, make(lr=0.1).id, make(problem="x").id, make(record_every=1).id}) == 5
 
 
-def test_a_finished_trial_appears_whole(tmp_path):
-    trial = make(record_every=2)
-    run_trial(trial, Parcel(spec=f"{TINY}:problem"), tmp_path)
-    (folder,) = tmp_path.iterdir()
-    assert folder.name == trial.id
-    assert sorted(child.name for child in folder.iterdir()) == ["result.json", "run", "timing.json"]
-    result = json.loads((folder / "result.json").read_text())
-    assert result == json.loads(json.dumps(train(trial, load("problem"), tmp_path / "again")))
-    assert json.loads((folder / "timing.json").read_text())["seconds"] > 0
-
-
-def test_what_a_problem_prints_is_kept(tmp_path, capfd):
-    trial = make(lr=0.01)
-    run_trial(trial, Parcel(spec=f"{TINY}:fragile"), tmp_path)
-    assert "forward" in (tmp_path / trial.id / "log.txt").read_text()
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_full_disk_stops_with_one_line_and_leaves_nothing_half_done(tmp_path, monkeypatch):
-    def refuse(path, content):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(module, "write_json", refuse)
-    with pytest.raises(UserError, match="is full: free some space and run the same again"):
-        run_trial(make(), Parcel(spec=f"{TINY}:problem"), tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_record_that_could_not_be_written_is_not_passed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(store.Run, "status", "interrupted")
     with pytest.raises(UserError, match="could not be written: is its disk full"):
@@ -274,3 +245,55 @@ def test_schedule_penalty_augmentation_and_order_are_the_loop_one_would_write_by
     outputs = model(data.test.inputs)
     expected = torch.nn.functional.cross_entropy(outputs, data.test.targets).item() + L2(0.1)(model).item()
     assert result["evaluations"][-1]["test_loss"] == expected
+
+
+def images() -> Problem:
+    """With convolutions whose weights lie in memory in another order, and a model that carries something on."""
+
+    def model(seed: int) -> torch.nn.Module:
+        net = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.3), torch.nn.Flatten(),
+            torch.nn.LazyLinear(3),
+        )  # fmt: skip
+        net(torch.zeros(1, 3, 6, 6))
+        return net.to(memory_format=torch.channels_last)
+
+    def data() -> Data:
+        whole = Split(torch.randn(60, 3, 6, 6), torch.randint(3, (60,)))
+        return Data(whole, whole)
+
+    protocol = Protocol(8, 12, 5, schedule=Decrease(0.3, after=(0.4, 0.7)))
+    return Problem("images", data, model, torch.nn.functional.cross_entropy, protocol, penalty=L2(0.01))
+
+
+@pytest.mark.parametrize(
+    "method", ["msgd", "mssd", "msvag", "adam", "adam_one_beta", "svag", "lion", "m:svag_rho:batch"]
+)
+def test_a_state_is_all_that_the_next_steps_depend_on(tmp_path, method):
+    """Saved and loaded as a checkpoint is, after each third step, by a training in which the first one never was."""
+    problem = images()
+    trial = make(method=method, beta=0.9 if takes_beta(method) else None, record_every=1)
+    whole = train(trial, problem, tmp_path / "whole")
+    state, result = None, None
+    for start in (0, 3, 6, 9):
+        training = Training(trial, problem, tmp_path / "parts")
+        with training.recording():
+            if state is not None:
+                training.load(state)
+            for step in training.steps():
+                if step == start + 3 and step < 12:
+                    break
+            file = io.BytesIO()
+            torch.save(training.state(), file)
+            file.seek(0)
+            state, result = torch.load(file, weights_only=False), training.result()
+        torch.manual_seed(start)
+    assert result == whole
+    parts, at_once = store.Run(tmp_path / "parts"), store.Run(tmp_path / "whole")
+    tables = [run.table(*sorted(run.names)).to_pylist() for run in (parts, at_once)]
+    assert sorted(map(repr, tables[0])) == sorted(map(repr, tables[1]))  # as text, NaN equals NaN
+
+
+def test_a_state_of_another_trial_is_refused():
+    with pytest.raises(ValueError, match="a state of trial"):
+        Training(make(), load("problem")).load(Training(make(seed=4), load("problem")).state())

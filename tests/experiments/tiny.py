@@ -1,5 +1,7 @@
 """Problems that train in a fraction of a second; tests name them as "tiny.py:NAME"."""
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -94,3 +96,25 @@ not_held_out = Problem(
     cross_entropy,
     Protocol(batch_size=8, steps=12, evaluate_every=5, validation_share=0),
 )
+
+
+def _pictures() -> Data:
+    return Data(*(Split(torch.randn(n, 1, 8, 8), torch.arange(n) % 2) for n in (48, 16)))
+
+
+def _two_conv_two_fc(seed: int) -> nn.Module:
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 2, 3),
+            bn1=nn.BatchNorm2d(2),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(2, 3, 3),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(48, 4),
+            relu2=nn.ReLU(),
+            fc2=nn.Linear(4, 2),
+        )
+    )
+
+
+pictures = Problem("pictures", _pictures, _two_conv_two_fc, cross_entropy, PROTOCOL)

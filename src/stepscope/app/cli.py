@@ -3,9 +3,10 @@
 Nothing heavy is imported here; each verb imports what it needs, so that every --help is quick.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from stepscope.app.ledger import claims, reproduce
 from stepscope.app.pages import play, watch
 from stepscope.app.runs import diff, repair
 from stepscope.app.simulation import simulate
+from stepscope.app.sweeps import Engine, engine, merge, status
 from stepscope.errors import UserError
 
 __all__ = ["app", "default_folder", "main", "parse_grid", "run"]
@@ -112,6 +114,14 @@ def dissect(
             metavar="N", help="Record each N-th step of each method's first run; by default about 200 in all."
         ),
     ] = None,
+    executor: Annotated[
+        Engine, typer.Option(metavar="processes|ray", help="Where runs are trained: on this machine, or in a cluster.")
+    ] = Engine.processes,
+    address: Annotated[str, typer.Option(metavar="ADDRESS", help="Of the Ray cluster.")] = "auto",
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do the I-th of N parts, the others being done by jobs on the same folder."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")] = False,
 ) -> None:
     """Train PROBLEM with and without each of Adam's two ingredients and say which one matters.
@@ -127,7 +137,7 @@ def dissect(
     from stepscope.app import progress as shown
     from stepscope.app.printing import effects_table, failures
 
-    with shown.watch() as progress:
+    with shown.watch() as progress, _part_done_is_no_failure():
         result = experiments.dissect(
             problem,
             points=None if methods is None else [name.strip() for name in methods.split(",") if name.strip()],
@@ -142,6 +152,8 @@ def dissect(
             jobs=jobs,
             record_every=record_every,
             progress=progress,
+            executor=engine(executor, address),
+            shard=shard,
         )
     result.report = report.write(result.folder, result.folder / "report.html")
     if json:
@@ -152,6 +164,18 @@ def dissect(
     if failed := failures(result.results):
         typer.echo(f"{failed} failed with an error; result.json in {result.folder / 'trials'} says which", err=True)
         raise typer.Exit(EXIT_FAILED)
+
+
+@contextlib.contextmanager
+def _part_done_is_no_failure() -> Iterator[None]:
+    """A job of an array that has done its part ends well."""
+    from stepscope.experiments.shard import PartDone
+
+    try:
+        yield
+    except PartDone as done:
+        typer.echo(str(done), err=True)
+        raise typer.Exit from None
 
 
 @app.command()
@@ -167,7 +191,7 @@ def report(
     typer.echo(f"report: {write(folder, out or folder / 'report.html')}")
 
 
-for verb in (play, watch, diff, repair, simulate, claims, reproduce):
+for verb in (play, watch, diff, repair, status, merge, simulate, claims, reproduce):
     app.command()(verb)
 
 

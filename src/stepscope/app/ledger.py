@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stepscope.app.sweeps import Engine, engine
+
 if TYPE_CHECKING:
     from stepscope.experiments.claims.claim import Finding
     from stepscope.experiments.claims.ledger import Entry
@@ -71,19 +73,64 @@ def claims(
 
 
 def reproduce(
-    id: Annotated[str, typer.Argument(metavar="[ID]", help="A claim; without one, all are listed.")] = "",
+    id: Annotated[
+        str, typer.Argument(metavar="[ID]", help="A claim or an experiment; without one, all are listed.")
+    ] = "",
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the files go; by default runs/claims and the id.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the files go; by default runs/claims or runs/reproduce and the id."),
     ] = None,
+    profile: Annotated[
+        str,
+        typer.Option(
+            metavar="paper|small|smoke",
+            help="Of an experiment: the paper's protocol, a fraction for an hour or two on two cores, or a few steps.",
+        ),
+    ] = "small",
+    jobs: Annotated[int | None, typer.Option(metavar="N", help="Runs at a time; by default one a core.")] = None,
+    executor: Annotated[
+        Engine, typer.Option(metavar="processes|ray", help="Where runs are trained: on this machine, or in a cluster.")
+    ] = Engine.processes,
+    address: Annotated[str, typer.Option(metavar="ADDRESS", help="Of the Ray cluster.")] = "auto",
 ) -> None:
-    """Test one claim again and write its figure (PDF, SVG, PNG), its data (Parquet, CSV) and its verdict."""
+    """Test one claim again, or repeat a paper's experiment on real networks: figure, data, verdicts.
+
+    An experiment that was interrupted goes on where it stopped; one that is done is only drawn again.
+    """
     from stepscope.experiments.claims import ledger
+    from stepscope.experiments.papers.reproduce import EXPERIMENTS
 
     if not id:
+        for experiment in EXPERIMENTS.values():
+            typer.echo(f"{experiment.id:<34} {experiment.paper}, {experiment.place}: {experiment.title}")
         for one in ledger.claims().values():
             typer.echo(f"{one.id:<34} {one.paper}, {one.place}: {one.statement}")
-        return
-    folder = out or Path("runs", "claims", id)
+    elif id in EXPERIMENTS:
+        _experiment(id, profile, out or Path("runs", "reproduce", f"{id}-{profile}"), jobs, executor, address)
+    else:
+        _claim(id, out or Path("runs", "claims", id))
+
+
+def _experiment(id: str, profile: str, folder: Path, jobs: int | None, kind: Engine, address: str) -> None:
+    from stepscope.app import progress as shown
+    from stepscope.experiments import Processes
+    from stepscope.experiments.papers.reproduce import reproduce
+    from stepscope.report.claims import write_figure
+
+    with shown.watch() as progress:
+        place = engine(kind, address) or (Processes(jobs) if jobs else None)
+        done = reproduce(id, profile, folder, executor=place, progress=progress)
+    write_figure(done.figure, folder)
+    typer.echo(f"{done.experiment.paper}, {done.experiment.place}: {done.experiment.title}\n{done.figure.caption}")
+    for one in done.experiment.sentences:
+        finding = done.findings[one.id]
+        typer.echo(f"{one.place}: {one.statement}\n  {finding.verdict.value}: {finding.measured}")
+    typer.echo(f"files: {folder}")
+
+
+def _claim(id: str, folder: Path) -> None:
+    from stepscope.experiments.claims import ledger
+
     finding = ledger.reproduce(id, folder)
     if finding.figure is not None:
         _figure(finding, folder)

@@ -97,8 +97,8 @@ def ledger() -> str:
         "figure and data, `stepscope claims --run` tests all of them.\n\n"
         "Verdicts: *holds*; *holds under a condition*, which is named; *fails*; *undecided*, where the interval\n"
         "includes the threshold or the p value, corrected over the claims about one figure, exceeds 0.05;\n"
-        "*indicates*, where only part of a claim can be tested. Intervals cover 95 %; a deviation of 5 standard\n"
-        "errors is a false alarm once in two million samples.\n\n"
+        "*indicates*, where only part of a claim, or a fraction of its protocol, was tested. Intervals cover 95 %; a\n"
+        "deviation of 5 standard errors is a false alarm once in two million samples.\n\n"
     )
     parts = []
     for paper, title in _PAPERS.items():

@@ -12,6 +12,7 @@ _NAMES = {
     "Finished": "executor",
     "Processes": "executor",
     "Progress": "progress",
+    "Ray": "cluster",
     "Silent": "progress",
     "Task": "executor",
     "TrialEvent": "progress",
@@ -24,6 +25,7 @@ __all__ = [
     "Finished",
     "Processes",
     "Progress",
+    "Ray",
     "Silent",
     "Task",
     "TrialEvent",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from stepscope.experiments.cluster import Ray
     from stepscope.experiments.dissection import Dissection, dissect
     from stepscope.experiments.executor import Executor, Finished, Processes, Task
     from stepscope.experiments.progress import Progress, Silent, TrialEvent

@@ -1,7 +1,7 @@
 """What can be dissected: named methods and points of the grid, how they are called, built and searched."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from torch import nn
@@ -125,9 +125,11 @@ def anchor(method: str) -> float:
     return 1.0 if method == "adadelta" else 0.01 if is_signed(method) else 0.316
 
 
-def make(method: str, model: nn.Module, lr: float, beta: float | None) -> optim.RuleOptimizer:
-    """The optimizer of an arm; defaults for whatever is not given."""
-    options: dict[str, Any] = {"lr": lr} if beta is None else {"lr": lr, "beta": beta}
+def make(
+    method: str, model: nn.Module, lr: float, beta: float | None, more: Mapping[str, Any] | None = None
+) -> optim.RuleOptimizer:
+    """The optimizer of an arm; defaults for whatever is not given.  more: further arguments."""
+    options: dict[str, Any] = {"lr": lr, **({} if beta is None else {"beta": beta}), **(more or {})}
     if method in optim.METHODS:
         return optim.METHODS[method](model.parameters(), **options)
     point = Point.parse(method)

@@ -15,6 +15,7 @@ from stepscope.experiments.folder import Folder
 from stepscope.experiments.plan import Arm, Plan, Profile, Results, make_plan
 from stepscope.experiments.progress import Progress, Silent
 from stepscope.experiments.results import assemble
+from stepscope.experiments.shard import Shard
 from stepscope.experiments.shipping import Parcel, fingerprint, load, pack, refuse_nested_call
 from stepscope.experiments.sweep import sweep
 from stepscope.experiments.tuning import Select
@@ -24,7 +25,7 @@ from stepscope.rules import Point
 __all__ = ["Dissection", "dissect"]
 
 # torch._dynamo: the first optimizer made in a process imports it, which takes longer than a small trial.
-PRELOAD = ("torch", "torch._dynamo", "stepscope.experiments.trial", "stepscope.scope")
+PRELOAD = ("torch", "torch._dynamo", "stepscope.experiments.attempt", "stepscope.scope")
 
 
 @dataclass
@@ -52,6 +53,7 @@ def dissect(
     record_every: int | None = None,
     progress: Progress | None = None,
     executor: Executor | None = None,
+    shard: Shard | str | None = None,
 ) -> Dissection:
     """Train with M-SGD, M-SSD, M-SVAG, Adam and a one-beta Adam, or others; tune each step size; repeat; compare.
 
@@ -64,13 +66,14 @@ def dissect(
     search, such as {"msgd": [0.1, 0.3]}; a single one is used untuned.  out: a folder of its own, runs/dissect-...
     unless given.  jobs: processes at once, one for each core unless given.  record_every: steps between records of the
     first seed's run, so that there are about 200 unless given.  executor: where trials run, instead of this machine;
-    it is closed at the end.
+    it is closed at the end.  shard: do only one part of the trials, such as "2/8", in a folder shared with the others.
 
     Call it again after an interruption, with the same arguments: finished trials are kept, and the results are the same
     to the byte. With a Problem made in the calling script, that script runs again in each process up to this call; a
     problem given as "file.py:name" avoids that.
     Raises: UserError for a wrong argument, a problem that does not run, a folder that cannot be written or belongs to
-    other settings, and if no method has a stable step size; FolderInUse if another process works in the folder.
+    other settings, and if no method has a stable step size; FolderInUse if another process works in the folder;
+    PartDone if the rest is up to other parts.
     """
     refuse_nested_call()
     started = time.perf_counter()
@@ -100,7 +103,8 @@ def dissect(
     parcel = Parcel(spec=found.spec) if isinstance(problem, str) else pack(found, mark)
     engine = executor or Processes(jobs, PRELOAD)
     environment = store.provenance(command=plan.command, seeds=plan.seeds)
-    folder = Folder(default_folder(plan) if out is None else Path(out), plan.settings(), environment)
+    part = Shard.parse(shard) if isinstance(shard, str) else shard
+    folder = Folder(default_folder(plan) if out is None else Path(out), plan.settings(), environment, part)
     with contextlib.closing(folder), contextlib.closing(engine):
         if not folder.is_finished:
             try:

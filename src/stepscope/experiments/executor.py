@@ -23,7 +23,17 @@ from typing import Any, Final, Protocol
 
 from stepscope.errors import UserError
 
-__all__ = ["Executor", "Finished", "Processes", "Task", "inside_worker", "usable_cores"]
+__all__ = [
+    "Executor",
+    "Finished",
+    "Job",
+    "Processes",
+    "Task",
+    "attempt",
+    "inside_worker",
+    "mark_as_worker",
+    "usable_cores",
+]
 
 DEATHS_FORGIVEN: Final = 2  # a killed worker says nothing about its task: memory ran out, or somebody sent a signal
 ERRORS_FORGIVEN: Final = 1  # an exception usually comes again
@@ -63,12 +73,18 @@ class Executor(Protocol):
 
 
 @dataclass
-class _Job:
+class Job:
     """A task on its way, with what befell its earlier attempts."""
 
     task: Task
     errors: int = 0
     deaths: int = 0
+
+    def forgives(self, kind: str) -> bool:
+        """Count an attempt that "died" or "raised".  Returns whether there is to be another one."""
+        self.deaths += kind == "died"
+        self.errors += kind == "raised"
+        return self.deaths <= DEATHS_FORGIVEN and self.errors <= ERRORS_FORGIVEN
 
 
 class Processes:
@@ -84,16 +100,16 @@ class Processes:
         self.jobs = usable_cores() if jobs is None else jobs
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
-        self._queue: list[tuple[bool, int, _Job]] = []
+        self._queue: list[tuple[bool, int, Job]] = []
         self._count = itertools.count()
-        self._running: dict[Connection, tuple[_Job, BaseProcess]] = {}
+        self._running: dict[Connection, tuple[Job, BaseProcess]] = {}
 
     def submit(self, task: Task) -> None:
         """Queue a task; it starts when a place is free, urgent ones first, then in order of submission.
 
         Raises: UserError if the system starts no more processes.
         """
-        self._enqueue(_Job(task))
+        self._enqueue(Job(task))
         self._fill()
 
     def wait(self) -> list[Finished]:
@@ -116,7 +132,7 @@ class Processes:
             _bury(connection, process)
         self._running.clear()
 
-    def _enqueue(self, job: _Job) -> None:
+    def _enqueue(self, job: Job) -> None:
         heapq.heappush(self._queue, (not job.task.urgent, next(self._count), job))
 
     def _fill(self) -> None:
@@ -143,11 +159,9 @@ class Processes:
         _bury(connection, process)
         if kind == "stop":
             raise UserError(text)
-        job.deaths += kind == "died"
-        job.errors += kind == "raised"
         if kind == "done":
             return [Finished(job.task.key)]
-        if job.deaths <= DEATHS_FORGIVEN and job.errors <= ERRORS_FORGIVEN:
+        if job.forgives(kind):
             self._enqueue(job)
             return []
         return [Finished(job.task.key, text or _cause_of_death(process.exitcode))]
@@ -165,21 +179,30 @@ def inside_worker() -> bool:
     return _inside_worker
 
 
-def _work(report: Connection, cwd: Path, function: Callable[..., None], args: tuple[Any, ...]) -> None:
-    """What a worker runs: one task, reported as done, raised (with the traceback) or stop (the user has to act)."""
+def mark_as_worker() -> None:
+    """For an engine to call in a process that it started to run tasks."""
     global _inside_worker  # noqa: PLW0603 - a fact about the process
     _inside_worker = True
+
+
+def _work(report: Connection, cwd: Path, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """What a worker runs: one task, reported as `attempt` tells it."""
+    mark_as_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     threading.Thread(target=_die_with_driver, daemon=True).start()
     os.chdir(cwd)  # multiprocessing goes back to where the driver was when it was imported
+    report.send(attempt(function, args))
+
+
+def attempt(function: Callable[..., None], args: tuple[Any, ...]) -> tuple[str, str]:
+    """Run a task: ("done", ""), ("raised", the traceback), or ("stop", text) where the user has to act."""
     try:
         function(*args)
     except UserError as error:
-        report.send(("stop", str(error)))
+        return "stop", str(error)
     except Exception:
-        report.send(("raised", traceback.format_exc()))
-    else:
-        report.send(("done", ""))
+        return "raised", traceback.format_exc()
+    return "done", ""
 
 
 def _die_with_driver() -> None:

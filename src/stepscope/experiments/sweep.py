@@ -1,17 +1,22 @@
 """Running the trials of a plan: those without a result, as many at once as the executor likes, until none is wanted."""
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from stepscope.experiments.arms import label
+from stepscope.experiments.attempt import run_trial
 from stepscope.experiments.executor import Executor, Task
 from stepscope.experiments.folder import Folder
 from stepscope.experiments.plan import Arm, Plan, Results, is_tuning
 from stepscope.experiments.progress import Kind, Progress, TrialEvent
+from stepscope.experiments.shard import PartDone
 from stepscope.experiments.shipping import Parcel
-from stepscope.experiments.trial import Trial, run_trial
+from stepscope.experiments.trial import Trial
 
 __all__ = ["sweep"]
+
+POLL: Final = 1.0  # seconds between looks for other parts' results
 
 
 def sweep(
@@ -21,9 +26,12 @@ def sweep(
 
     Searches of all methods advance side by side, and a method's replications start when its own search is over; a
     search goes first, because it is the only thing that cannot be done in parallel. Results of earlier, interrupted
-    sweeps in the folder are used as they are.
+    sweeps in the folder are used as they are. Where the folder is shared by parts, each does its own trials and waits
+    for results of the others as long as any of them is at work.
+    Raises: PartDone if what is left is not this part's to do, and nobody else is at work.
     """
     results = folder.finished_trials()
+    running: set[str] = set()
     watch = _Watch(plan, folder, progress)
     submitted: dict[str, Trial] = {}
     while True:
@@ -32,12 +40,27 @@ def sweep(
         wanted = [trial for arm in arms for trial in arm.wanted]
         if not wanted:
             return arms, results
-        for trial in wanted:
+        mine = [trial for trial in wanted if folder.shard is None or folder.shard.owns(trial.id)]
+        for trial in mine:
             if trial.id not in submitted:
                 submitted[trial.id] = trial
+                running.add(trial.id)
                 executor.submit(Task(trial.id, run_trial, (trial, parcel, folder.trials), urgent=is_tuning(trial)))
-        for finished in executor.wait():
-            results[finished.key] = folder.result(submitted[finished.key], finished.error)
+        is_shared = folder.is_shared  # before looking for results: one that ends between the two is not missed
+        others = {} if running else folder.others_trials()
+        if running:
+            for finished in executor.wait():
+                running.discard(finished.key)
+                results[finished.key] = folder.result(submitted[finished.key], finished.error)
+            results |= folder.others_trials()
+        elif others.keys() <= results.keys():
+            if not is_shared:
+                raise PartDone(
+                    f"part {folder.shard} has done all it can: the others have {len(wanted)} trials or more to do. "
+                    "Run them, and then this one again for what follows from theirs."
+                )
+            time.sleep(POLL)
+        results |= others
 
 
 class _Watch:

@@ -1,16 +1,12 @@
-"""One training run: a problem, a method, a step size, a seed; and the folder where its result appears, whole or not."""
+"""One training run: a problem, a method, a step size, a seed."""
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import itertools
 import json
 import math
-import os
-import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +16,10 @@ from torch import Tensor, nn
 from stepscope import optim
 from stepscope.errors import UserError
 from stepscope.experiments.arms import make
-from stepscope.experiments.shipping import Parcel, unpack
 from stepscope.problems import Data, Problem, Split
 from stepscope.scope import Scope
-from stepscope.store import write_json
 
-__all__ = ["PARTS", "Trial", "divide", "evaluate", "make_optimizer", "run_trial", "train"]
+__all__ = ["PARTS", "Training", "Trial", "batches", "divide", "evaluate", "make_optimizer", "train"]
 
 PARTS: Final = ("train", "validation", "test")
 DIVISION_SEED: Final = 20180713  # of the fixed division of the training set, the same for every trial of every sweep
@@ -43,6 +37,8 @@ class Trial:
     problem: its fingerprint (see shipping).  method: a name in optim.METHODS, or a point of the grid as `rules.Point`
     writes it.  beta: None for a method with its own numbers.  held_out: examples of the training set kept for
     validation.  parts: which of PARTS to evaluate.  record_every: 0, or record the optimizer's steps, every so many.
+    options: further arguments of the optimizer, such as ("betas", (0.99, 0.99)).  record_beta: decay of the averages
+    that are recorded where the method keeps none; None for its own beta, or 0.9.
     """
 
     problem: str
@@ -56,6 +52,8 @@ class Trial:
     held_out: int
     parts: tuple[str, ...]
     record_every: int = 0
+    options: tuple[tuple[str, Any], ...] = ()
+    record_beta: float | None = None
 
     @property
     def id(self) -> str:
@@ -83,7 +81,7 @@ def divide(data: Data, held_out: int, in_order: bool = False) -> dict[str, Split
 
 def make_optimizer(trial: Trial, model: nn.Module) -> optim.RuleOptimizer:
     """The trial's method over the model's parameters; torch's defaults for whatever the trial does not say."""
-    return make(trial.method, model, trial.lr, trial.beta)
+    return make(trial.method, model, trial.lr, trial.beta, dict(trial.options))
 
 
 def batches(count: int, batch_size: int, seed: int, in_order: bool = False) -> Iterator[Tensor]:
@@ -130,73 +128,120 @@ def train(trial: Trial, problem: Problem, run: Path | None = None) -> dict[str, 
     "steps": taken, "evaluations": [{"step", "train_loss", "train_metric", "test_loss", ...}]} with None for what is not
     evaluated or not finite.  Training stops at the first loss or metric that is not finite.
     """
-    in_order, schedule = problem.protocol.in_order, problem.protocol.schedule
-    parts = divide(problem.data(), trial.held_out, in_order)
-    model = problem.model(trial.seed)
-    optimizer = make_optimizer(trial, model)
-    fit = parts["fit"]
-    torch.manual_seed(trial.seed + DROPOUT_STREAM)
+    training = Training(trial, problem, run)
+    with training.recording():
+        for _ in training.steps():
+            pass
+    return training.result()
 
-    def look(step: int) -> dict[str, Any]:
-        found: dict[str, Any] = {"step": step}
+
+class Training:
+    """A trial under way. Its `state` between two steps is all that the steps to come depend on.
+
+    evaluations, step, status: as in a result, so far.
+    What the state holds of the model is its ``state_dict``, and of random numbers torch's own on the CPU; batches and
+    augmentation follow from the seed and the step.
+    Raises: UserError if the loss or the metric is not finite before any training.
+    """
+
+    def __init__(self, trial: Trial, problem: Problem, run: Path | None = None) -> None:
+        self.trial, self.problem = trial, problem
+        self._parts = divide(problem.data(), trial.held_out, problem.protocol.in_order)
+        self.model = problem.model(trial.seed)
+        self.optimizer = make_optimizer(trial, self.model)
+        self.scope = _scope(trial, self.optimizer, self.model, run)
+        torch.manual_seed(trial.seed + DROPOUT_STREAM)
+        self.status, self.step = "ok", 0
+        self.evaluations: list[dict[str, Any]] = []
+
+    def _look(self) -> None:
+        """Evaluate now."""
+        found: dict[str, Any] = {"step": self.step}
         for part in PARTS:
-            values = evaluate(model, problem, parts[part]) if part in trial.parts else (None, None)
+            wanted = part in self.trial.parts
+            values = evaluate(self.model, self.problem, self._parts[part]) if wanted else (None, None)
             found[f"{part}_loss"], found[f"{part}_metric"] = values
-        return found
+        self.evaluations.append(found)
+        if not _finite(found):
+            self.status = "diverged"
 
-    evaluations = [look(0)]
-    if not _finite(evaluations[0]):
-        raise UserError(f"problem {problem.name!r}: the loss or the metric is not finite before any training.")
-    status, step = "ok", 0
-    with _recording(trial, optimizer, model, run) as scope:
-        order = batches(len(fit), trial.batch_size, trial.seed, in_order)
-        for step, index in enumerate(itertools.islice(order, trial.steps), start=1):
-            if (step - 1) % (len(fit) // trial.batch_size) == 0:
-                _begin(model)
+    def steps(self) -> Iterator[int]:
+        """Take the steps that are left, one at a time: yields the number of each one after it."""
+        trial, problem, optimizer, scope, fit = self.trial, self.problem, self.optimizer, self.scope, self._parts["fit"]
+        schedule, epoch = problem.protocol.schedule, len(fit) // trial.batch_size
+        if not self.evaluations:
+            self._look()
+            if self.status != "ok":
+                raise UserError(f"problem {problem.name!r}: the loss or the metric is not finite before any training.")
+        order = batches(len(fit), trial.batch_size, trial.seed, problem.protocol.in_order)
+        for index in itertools.islice(order, self.step, trial.steps):
+            if self.status != "ok":
+                return
+            if self.step % epoch == 0:
+                _begin(self.model)
+            self.step += 1
             if schedule is not None:
                 for group in optimizer.param_groups:
-                    group["lr"] = trial.lr * schedule(step, trial.steps)
-            value = _backward(optimizer, model, problem, _batch(problem, fit, index, trial.seed, step))
+                    group["lr"] = trial.lr * schedule(self.step, trial.steps)
+            value = _backward(optimizer, self.model, problem, _batch(problem, fit, index, trial.seed, self.step))
             if not math.isfinite(value):
-                status = "diverged"
-                break
+                self.status = "diverged"
+                return
             optimizer.step()
             if scope is not None:
                 scope.note(loss=value)
-            if step % trial.evaluate_every == 0 or step == trial.steps:
-                evaluations.append(look(step))
-                if not _finite(evaluations[-1]):
-                    status = "diverged"
-                    break
-    return {"config": dataclasses.asdict(trial), "status": status, "steps": step, "evaluations": evaluations}
+            if self.step % trial.evaluate_every == 0 or self.step == trial.steps:
+                self._look()
+            yield self.step
 
+    def result(self) -> dict[str, Any]:
+        """What `train` returns."""
+        config = dataclasses.asdict(self.trial)
+        return {"config": config, "status": self.status, "steps": self.step, "evaluations": self.evaluations}
 
-def run_trial(trial: Trial, parcel: Parcel, folder: Path) -> None:
-    """Train in a process of its own: the finished trial appears as ``folder/<id>`` in one rename, or not at all.
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the steps that are taken inside, if the trial records.
 
-    What the problem prints goes to log.txt there.  Raises: UserError where the user has to act (the disk is full).
-    """
-    if (folder / trial.id / "result.json").exists():
-        return  # an attempt that was killed after its last word
-    torch.set_num_threads(1)  # the same bits however many trials share the machine
-    attempt = folder / f".{trial.id}.{os.getpid()}"
-    try:
-        attempt.mkdir()
-        with (attempt / "log.txt").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            problem = unpack(parcel)
-            started = time.perf_counter()
-            result = train(trial, problem, attempt / "run")
-            seconds = time.perf_counter() - started
-        if (attempt / "log.txt").stat().st_size == 0:
-            (attempt / "log.txt").unlink()
-        write_json(attempt / "timing.json", {"seconds": round(seconds, 4)})
-        write_json(attempt / "result.json", result)
-        attempt.rename(folder / trial.id)
-    except OSError as error:
-        shutil.rmtree(attempt, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"the disk of {folder} is full: free some space and run the same again.") from error
-        raise
+        Raises: UserError if the record could not be written.
+        """
+        if self.scope is None:
+            yield
+            return
+        with self.scope:
+            yield
+        if self.scope.run.status != "finished":  # a scope never stops a training, so it says nothing of a full disk
+            raise UserError(
+                f"the record of {self.scope.run.folder} could not be written: is its disk full? "
+                "Then run the same again."
+            )
+
+    def state(self) -> dict[str, Any]:
+        """To go on from here in another process, for `load`; tensors are not copied. Recorded rows are on the disk."""
+        return {
+            "trial": self.trial.id,
+            "step": self.step,
+            "status": self.status,
+            "evaluations": self.evaluations,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "scope": None if self.scope is None else self.scope.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where a `state` of the same trial was taken; inside `recording`, if it was taken there.
+
+        Raises: ValueError for another trial's.
+        """
+        if state["trial"] != self.trial.id:
+            raise ValueError(f"a state of trial {state['trial']} for trial {self.trial.id}")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        self.step, self.status, self.evaluations = state["step"], state["status"], list(state["evaluations"])
+        if self.scope is not None:
+            self.scope.load_state_dict(state["scope"])
 
 
 def _batch(problem: Problem, fit: Split, index: Tensor, seed: int, step: int) -> Split:
@@ -242,19 +287,11 @@ def _backward(optimizer: optim.RuleOptimizer, model: nn.Module, problem: Problem
     return total
 
 
-@contextlib.contextmanager
-def _recording(
-    trial: Trial, optimizer: optim.RuleOptimizer, model: nn.Module, run: Path | None
-) -> Iterator[Scope | None]:
+def _scope(trial: Trial, optimizer: optim.RuleOptimizer, model: nn.Module, run: Path | None) -> Scope | None:
     if not trial.record_every or run is None:
-        yield None
-        return
-    beta = 0.9 if trial.beta is None else trial.beta
-    config = dataclasses.asdict(trial)
-    with Scope(optimizer, model, run=run, every=trial.record_every, beta=beta, config=config) as scope:
-        yield scope
-    if scope.run.status != "finished":  # a scope never stops a training, so it says nothing when the disk is full
-        raise UserError(f"the record of {run} could not be written: is its disk full? Then run the same again.")
+        return None
+    beta = next(beta for beta in (trial.record_beta, trial.beta, 0.9) if beta is not None)
+    return Scope(optimizer, model, run=run, every=trial.record_every, beta=beta, config=dataclasses.asdict(trial))
 
 
 def _finite(evaluation: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.ticker import LogFormatterSciNotation
 
 from stepscope.experiments.claims.figure import Band, Figure, Levels, Line, Map, Panel
 
@@ -38,10 +39,12 @@ _WIDTH, _HEIGHT = 3.9, 2.9  # inches of a panel
 
 
 def _limits(panel: Panel, axes: Any) -> None:
-    if panel.x_log:
-        axes.set_xscale("log")
-    if panel.y_log:
-        axes.set_yscale("log")
+    for axis, is_log in (("x", panel.x_log), ("y", panel.y_log)):
+        if is_log:
+            getattr(axes, f"set_{axis}scale")("log")
+            # Within a decade every second label would lie on the next one.
+            getattr(axes, f"{axis}axis").set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(1, 0.15)))
+            axes.tick_params(axis=axis, which="minor", labelsize=6.5)
     if panel.x_range:
         axes.set_xlim(panel.x_range)
     if panel.y_range:

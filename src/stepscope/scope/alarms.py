@@ -260,6 +260,20 @@ class Alarms:
         self._losses: dict[str, tuple[float, float, int]] = {}  # of the first ten, of the last ten, number
         self._step: tuple[int, dict[str, Values]] = (0, {})
 
+    def state(self) -> dict[str, Any]:
+        """All that later judgements depend on, for `load`."""
+        states = {key: (one.held, one.calm, one.raised) for key, one in self._states.items()}
+        kept = {"usual": dict(self._usual), "losses": dict(self._losses), "step": self._step}
+        return {"raised": list(self.raised), "states": states, **kept}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.raised, self._states = list(state["raised"]), {}
+        for key, (held, calm, raised) in state["states"].items():
+            one = self._states[key] = _State()
+            one.held, one.calm, one.raised = held, calm, raised
+        self._usual, self._losses, self._step = dict(state["usual"]), dict(state["losses"]), state["step"]
+
     def rows(self, rows: Sequence[tuple[int, str, Values]]) -> list[Alarm]:
         """Judge rows, in the order of their steps.  Returns the alarms they raise."""
         found: list[Alarm] = []

@@ -18,6 +18,7 @@ from stepscope.optim.sums import Average, Request, StepSums
 from stepscope.rules.statistics import PLAIN, Selection, bins_of
 from stepscope.scope.reduce import Observed, Packed, Reducer
 from stepscope.scope.series import WIDTHS, Series
+from stepscope.scope.shadow import Average as Kept
 from stepscope.scope.shadow import Sample, Shadow
 from stepscope.scope.sharded import Form, Peers, agreed, joined, sharded, totals
 
@@ -78,6 +79,18 @@ class Observer:
         self._weights: dict[Tensor, Tensor] = {}
         self._series = Series(self._followed) if self._follows else None
         self._peers, self._ready = Peers(self.setup), False
+
+    def kept(self) -> dict[Tensor, tuple[Tensor, Tensor, float, int]]:
+        """The averages kept here by tensor: mean, variance, decay rate and number of gradients."""
+        averages: Mapping[Tensor, Any] = self._averages if self._asks else self._shadow.averages()
+        return {p: (a.m, a.S, a.beta, a.t) for p, a in averages.items()}
+
+    def keep(self, kept: Mapping[Tensor, tuple[Tensor, Tensor, float, int]]) -> None:
+        """Go on from such averages."""
+        if self._asks:
+            self._averages = {p: Average(*average) for p, average in kept.items()}
+        else:
+            self._shadow.keep({p: Kept(*average) for p, average in kept.items()})
 
     def _everything(self) -> Iterator[Tensor]:
         """The tensors there are to look at."""

@@ -246,6 +246,34 @@ class Scope:
     ) -> None:
         self._detach("finished" if kind is None else "interrupted" if kind is KeyboardInterrupt else "failed")
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint between two steps; hands every row so far to the sinks. Tensors are not copied.
+
+        Holds the steps seen, the averages kept beside the optimizers, what was noted of the last step, and what the
+        alarms go by. Instruments that compare a step with those before it start anew.
+        """
+        self._write()
+        serve(self._sinks, lambda sink: sink.flush())
+        return {
+            "steps": [observer.steps for observer in self._observers],
+            "averages": [{self._name(p): kept for p, kept in one.kept().items()} for one in self._observers],
+            "notes": plain(self._notes),
+            "alarms": None if self._judge is None else self._judge.state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken: call it on a scope that is attached, before the first step.
+
+        A run in a folder is continued: rows of steps that are taken again replace the former ones.
+        """
+        tensors = {name: p for p, name in self._named().items()}
+        for observer, steps, kept in zip(self._observers, state["steps"], state["averages"], strict=True):
+            observer.steps = steps
+            observer.keep({tensors[name]: average for name, average in kept.items()})
+        self._notes = dict(state["notes"])
+        if self._judge is not None and state["alarms"] is not None:
+            self._judge.load(state["alarms"])
+
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is detached and keeps its rows in memory."""
         return _detached, (self._optimizers, self._model, self._options)

@@ -86,6 +86,10 @@ class Shadow:
             if pack.tensors[0] in samples:
                 pack.add([samples[p].g for p in pack.tensors])
 
+    def keep(self, averages: Mapping[Tensor, Average]) -> None:
+        """Go on from these, as `averages` gave them."""
+        self._packs = [_Pack([p], [size(p)], average) for p, average in averages.items()]
+
     def averages(self) -> dict[Tensor, Average]:
         """The averages of every tensor that has had a gradient."""
         return {p: view for pack in self._packs for p, view in pack.views()}

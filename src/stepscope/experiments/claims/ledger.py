@@ -27,6 +27,7 @@ MODULES: tuple[str, ...] = (
     "balles_variance",
     "balles_practice",
     "eigen",
+    "networks",
     "kaiser_moments",
     "kaiser_bounds",
     "kaiser_saddle",
