@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.app.serving import Server
-from tests.app.web.playing import at_rest, final, scene, table, until
+from tests.app.web.playing import at_rest, expect, final, scene, settled, table, until
 
 from stepscope import simulate
 
@@ -37,6 +37,7 @@ class Scripts(HTMLParser):
 
 
 def saved(page: Any, button: str, folder: Path) -> Path:
+    settled(page)
     with page.expect_download(timeout=60_000) as waiting:
         page.click(button)
     path = folder / waiting.value.suggested_filename
@@ -49,7 +50,7 @@ def test_python_computes_the_same(page: Any):
     at_rest(page)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("#copy-python")
-    until(page, "document.querySelector('#status').textContent === 'Python copied'")
+    expect(page.locator("#status")).to_have_text("Python copied")
     text = page.evaluate("navigator.clipboard.readText()")
     assert text == page.input_value("#copied")
     names: dict[str, Any] = {}
@@ -63,7 +64,7 @@ def test_the_link_is_the_scene(page: Any, visit: Visitor):
     page.fill("#lr", "0.031")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("#copy-link")
-    until(page, "document.querySelector('#status').textContent === 'link copied'")
+    expect(page.locator("#status")).to_have_text("link copied")
     link = page.evaluate("navigator.clipboard.readText()")
     assert scene(at_rest(visit(link).page)) == scene(page)
 
@@ -117,7 +118,7 @@ def test_the_page_itself_as_one_file(page: Any, visit: Visitor, tmp_path: Path, 
     assert scene(other)["steps"] == 50
     assert not [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))]
     other.click("#tab-maps")
-    assert "stepscope play" in other.inner_text("#map-said")
+    expect(other.locator("#map-said")).to_contain_text("stepscope play")
 
 
 def test_a_formula_cannot_break_out_of_the_saved_page(page: Any, tmp_path: Path, visit: Visitor):

@@ -1,5 +1,6 @@
 // The playground: one scene, its paths, and every view of them.
 
+import { busy, waiting } from "../shared/busy";
 import { byId, colour, el, everyFrame } from "../shared/dom";
 import { decode, encode, keepInAddress } from "../shared/state";
 import { onTheme, themeButton } from "../shared/theme";
@@ -72,7 +73,7 @@ class Playground {
       this.everything();
     });
     addEventListener("resize", () => this.draw());
-    addEventListener("hashchange", () => void this.fromAddress());
+    addEventListener("hashchange", () => void waiting(this.fromAddress()));
     addEventListener("keydown", (event) => this.key(event));
     this.everything();
     document.documentElement.dataset.ready = "true";
@@ -128,9 +129,9 @@ class Playground {
       return;
     }
     const mine = ++this.wanted;
-    void this.engine.prepare(this.scene).then(() => {
+    void waiting(this.engine.prepare(this.scene).then(() => {
       if (mine === this.wanted) this.compute();
-    }, (error: unknown) => this.say(error instanceof Error ? error.message : String(error)));
+    }, (error: unknown) => this.say(error instanceof Error ? error.message : String(error))));
   }
 
   private moveStart(point: number[]): void {
@@ -151,6 +152,17 @@ class Playground {
     const { methods, steps, noise, sigma, seed, shared } = this.scene;
     await this.load({ landscape: text, methods, steps, noise, sigma, seed, shared, at: this.scene.at, method: this.scene.method });
     this.scene.preset = "";
+    this.rebuild();
+  }
+
+  private async preset(id: string): Promise<void> {
+    const preset = PRESETS.find((one) => one.id === id);
+    if (!preset) return;
+    try {
+      await this.load({ ...preset.scene, preset: id });
+    } catch (error) {
+      this.say(error instanceof Error ? error.message : String(error));
+    }
     this.rebuild();
   }
 
@@ -176,13 +188,8 @@ class Playground {
         this.changed();
         this.choices();
       },
-      landscape: (text) => this.landscape(text),
-      preset: async (id) => {
-        const preset = PRESETS.find((one) => one.id === id);
-        if (!preset) return;
-        await this.load({ ...preset.scene, preset: id });
-        this.rebuild();
-      },
+      landscape: (text) => waiting(this.landscape(text)),
+      preset: (id) => waiting(this.preset(id)),
     });
     this.maps = new Maps({
       get scene() { return self.scene; },
@@ -451,7 +458,9 @@ class Playground {
     return {
       scene: () => structuredClone(this.scene),
       latency: () => this.engine.latency,
-      done: () => this.engine.done,
+      /** whether everything that was begun is on the page; a path that takes longer may go on */
+      settled: () => !busy(),
+      done: () => !busy() && this.engine.done,
       chart: () => this.loss.spent,
       maps: () => this.maps.times,
       python: () => python(this.scene, this.catalogue, this.place),
@@ -483,6 +492,6 @@ declare global {
 
 const playground = new Playground();
 window.stepscope = playground.probe();
-playground.begin().catch((error: unknown) => {
+waiting(playground.begin()).catch((error: unknown) => {
   byId("app").append(el("p", { class: "error", role: "alert" }, `The page could not start: ${error instanceof Error ? error.message : String(error)}`));
 });

@@ -1,6 +1,7 @@
 // The landscape as a surface of log loss, with the paths on it, in WebGL2. Each path is drawn twice: faintly where the
 // surface hides it, and over that where it does not.
 
+import { begin } from "../shared/busy";
 import { colour, el, rgb } from "../shared/dom";
 import { onTheme } from "../shared/theme";
 import type { Path } from "./engine";
@@ -99,10 +100,12 @@ export class Surface {
   draw(): void {
     if (this.wanted) return;
     this.wanted = true;
+    const shown = begin();
     const go = () =>
       requestAnimationFrame(() => {
         this.wanted = false;
         this.render();
+        shown();
       });
     if (this.asked) go();
     else {

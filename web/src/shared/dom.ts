@@ -1,5 +1,7 @@
 // Making elements without a framework: el("button", { class: "primary", onclick: f }, "text", child).
 
+import { begin } from "./busy";
+
 type Attributes = Record<string, unknown>;
 
 /** An element with attributes, properties and listeners ("onclick": a function), and its children in order. */
@@ -36,9 +38,11 @@ export function everyFrame(f: () => void): () => void {
   return () => {
     if (asked) return;
     asked = true;
+    const done = begin();
     requestAnimationFrame(() => {
       asked = false;
       f();
+      done();
     });
   };
 }

@@ -1,6 +1,8 @@
 // The whole state of a page in the fragment of its address: plain JSON, compressed, in base64url. A fragment never
 // reaches a server. It is read like anything else from outside: `accept` decides what is kept.
 
+import { afterPause } from "./busy";
+
 function toBase64(bytes: Uint8Array): string {
   let text = "";
   for (const byte of bytes) text += String.fromCharCode(byte);
@@ -52,15 +54,11 @@ export async function decode(fragment: string): Promise<unknown> {
 
 /** Writes the state into the address, a moment after the last change, without a step in the history. */
 export function keepInAddress(read: () => unknown): () => void {
-  let timer = 0;
-  return () => {
-    clearTimeout(timer);
-    timer = window.setTimeout(async () => {
-      try {
-        history.replaceState(null, "", `#${await encode(read())}`);
-      } catch {
-        // a page inside a frame of another origin may not change its address
-      }
-    }, 250);
-  };
+  return afterPause(250, async () => {
+    try {
+      history.replaceState(null, "", `#${await encode(read())}`);
+    } catch {
+      // a page inside a frame of another origin may not change its address
+    }
+  });
 }
