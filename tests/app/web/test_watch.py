@@ -231,6 +231,33 @@ def test_distributions_over_time(visit: Visitor, server: Server):
     expect(page.locator(".heat .readout")).to_have_text(re.compile(r"2\^1 .*0\.75$"))
 
 
+def test_histograms_of_one_and_of_two_values(visit: Visitor, tmp_path: Path):
+    """As many cells as a layer has, and a heat map of two sizes that moves with time."""
+    root = tmp_path / "runs"
+    with RunWriter(root / "cells", tensors=[{"name": "w"}]) as writer:
+        for step in range(1, 41):
+            shares = {f"spread_octave[{k}]": (k + 13) / 300 for k in range(-12, 12)}  # more than one request may name
+            shares |= {f"spread_update[{step % 4},-3]": 0.25, "spread_update[2,-5]": 0.5}
+            writer.write(step, "w", shares)
+    with served("watch", str(root)) as server:
+        page = visit(address(server, run="runs/cells", tab="distribution")).page
+        expect(page.locator(".heat-canvas[data-rows='24']")).to_be_visible()
+        settled(page).focus(".heat-canvas:visible")
+        press(page, "ArrowDown")
+        expect(page.locator(".heat:visible .readout")).to_have_text(re.compile(r"^from 2\^11 .* 0\.08$"))
+        page.select_option("select[aria-label='Distribution of']", label="spread: joint histogram with |update| / lr")
+        expect(page.locator(".heat-canvas[data-rows='3']")).to_be_visible()
+        expect(page.locator("output[for=joint-time]")).to_have_text("step 40")
+        settled(page).focus(".heat-canvas:visible")
+        press(page, "ArrowDown", *["ArrowLeft"] * 3)  # from the right end of the highest row
+        expect(page.locator(".heat:visible .readout")).to_have_text("|update| / lr from 2^-3 · spread from 2^0 · 0.25")
+        page.focus("#joint-time")
+        press(page, "ArrowLeft")
+        expect(page.locator("output[for=joint-time]")).to_have_text("step 39")
+        expect(page.locator(".heat:visible .readout")).to_have_text("|update| / lr from 2^-3 · spread from 2^0 · –")
+        page.close()
+
+
 def test_an_alarm_leads_to_its_step(visit: Visitor, server: Server):
     page = visit(address(server, run="runs/first", tab="events")).page
     item = page.locator(".alarm")

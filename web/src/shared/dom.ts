@@ -47,10 +47,20 @@ export function everyFrame(f: () => void): () => void {
   };
 }
 
+const colours = new Map<string, string>();
+
 /** A colour variable of the theme, as it is now. */
 export function colour(name: string): string {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  let value = colours.get(name);
+  if (value === undefined) {
+    value = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    if (value) colours.set(name, value);
+  }
+  return value;
 }
+
+/** The theme is another one. */
+export const forgetColours = (): void => colours.clear();
 
 /** The red, green and blue of "#rgb" or "#rrggbb", each from 0 to 255. */
 export function rgb(css: string): [number, number, number] {

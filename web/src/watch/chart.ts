@@ -1,5 +1,6 @@
 // Lines over steps: means with the band between least and largest values, any number of points, one pass a line.
 
+import { isDense, paintDense } from "../shared/dense";
 import { colour, el, everyFrame, fit } from "../shared/dom";
 import { onTheme } from "../shared/theme";
 import type { Series } from "./data";
@@ -100,9 +101,13 @@ export class Chart {
     context.rect(LEFT, TOP, Math.max(0, width - LEFT - RIGHT), Math.max(0, height - TOP - BOTTOM));
     context.clip();
     for (const line of this.picture.lines) if (line.band) drawBand(context, line.series, x, y, hue(line.look));
+    const inside = { left: LEFT, top: TOP, width: width - LEFT - RIGHT, height: height - TOP - BOTTOM };
+    const many = this.picture.lines.filter((line) => isDense(line.series.step.length, inside.width));
+    const painted = many.map((line) => ({ x: line.series.step, y: line.series.mean, colour: hue(line.look), alpha: 1 }));
+    paintDense(context, inside, scale, painted, { x, back: x.back, y });
     for (const line of this.picture.lines) {
       context.setLineDash([...(DASHES[line.look % DASHES.length] ?? [])]);
-      drawLine(context, line.series.step, line.series.mean, x, y, hue(line.look), this.picture.lines.length > 1 ? 1.5 : 1.7);
+      if (!many.includes(line)) drawLine(context, line.series.step, line.series.mean, x, y, hue(line.look), this.picture.lines.length > 1 ? 1.5 : 1.7);
       context.setLineDash([]);
       if (line.dots) drawDots(context, line.series, x, y, hue(line.look));
       drawBroken(context, line.series, x, height - BOTTOM);
