@@ -168,7 +168,7 @@ class Dashboard:
             line,
             first,
             last,
-            columns=[_column(name, about.get(name)) for name in reader.columns()],
+            columns=[_column(name, about.get(name.partition("[")[0])) for name in reader.columns()],
             layers=[_layer(name, shapes.get(name)) for name in reader.layers(PATIENCE)],
             events=run.events[-MOST_EVENTS:],
             config=config,

@@ -192,5 +192,5 @@ def serve(page: str, endpoints: Sequence[Endpoint], door: Door) -> None:
         lifespan="off",
     )
     server = uvicorn.Server(config)
-    with door.listener, contextlib.suppress(asyncio.CancelledError):
+    with door.listener, contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         server.run(sockets=[door.listener])

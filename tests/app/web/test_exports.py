@@ -16,6 +16,7 @@ from tests.app.serving import Server
 from tests.app.web.playing import at_rest, expect, final, scene, settled, table, until
 
 from stepscope import simulate
+from stepscope.app.cli import run as main
 
 Visitor = Callable[..., Any]
 
@@ -45,7 +46,10 @@ PLAYED = """async (base64) => {
   canvas.width = canvas.height = 48;
   film.muted = true;
   film.src = URL.createObjectURL(new Blob([bytes], { type: "video/webm" }));
-  const ended = new Promise((yes, no) => { film.onended = yes; film.onerror = () => no(new Error(film.error.message)); });
+  const ended = new Promise((yes, no) => {
+    film.onended = yes;
+    film.onerror = () => no(new Error(film.error.message));
+  });
   const look = () => {
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(film, 0, 0, 48, 48);
@@ -101,6 +105,28 @@ def test_the_table_has_every_step_and_column(page: Any, tmp_path: Path):
     for name, values in path.flat().items():
         mine = np.array([float(row[name]) if row[name] else np.nan for row in adam])
         np.testing.assert_array_equal(mine, values, err_msg=name)
+
+
+def test_a_stored_path_is_shown_beside_the_others(page: Any, tmp_path: Path):
+    """A file of `stepscope simulate --out`, the page's own table, and a file that is neither."""
+    main(["simulate", "adam", "ellipse", "--start", "1,1", "--steps", "40", "--out", str(tmp_path / "adam.csv")])
+    path = simulate.run("adam", "ellipse", start=(1, 1), steps=40)
+    before = page.evaluate("document.querySelector('#map').toDataURL()")
+    page.set_input_files("#open-csv", tmp_path / "adam.csv")
+    expect(page.locator("#status")).to_have_text("shown beside: adam.csv")
+    (shown,) = settled(page).evaluate("window.stepscope.stored()")
+    assert shown == {"name": "adam.csv", "rows": 41, "last": path.theta[-1].tolist()}
+    assert page.evaluate("document.querySelector('#map').toDataURL()") != before
+    own = saved(page, "#save-csv", tmp_path)
+    page.set_input_files("#open-csv", own)
+    expect(page.locator("#status")).to_contain_text("stepscope.csv: RMSProp")
+    assert [one["rows"] for one in settled(page).evaluate("window.stepscope.stored()")] == [601] * 4
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    page.set_input_files("#open-csv", tmp_path / "other.csv")
+    expect(page.locator("#status")).to_contain_text("other.csv has no column step, loss, theta.x, theta.y")
+    page.click("#close-csv")
+    expect(page.locator("#close-csv")).to_be_hidden()
+    assert settled(page).evaluate("window.stepscope.stored()") == []
 
 
 def test_pictures(page: Any, tmp_path: Path):

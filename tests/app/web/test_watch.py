@@ -224,11 +224,11 @@ def test_distributions_over_time(visit: Visitor, server: Server):
     page = visit(address(server, run="runs/first", tab="distribution")).page
     shows(page, "Median, with the 10 % and 90 % quantiles as a band", 300)
     page.select_option("select[aria-label='Distribution of']", label="spread octave: histogram")
-    page.wait_for_selector(".heat-canvas[data-rows='4']")
+    page.wait_for_selector(".heat-canvas[data-rows='2']")  # of the layer's own cells
     page.select_option("select[aria-label=Layer]", "block0.weight")
-    settled(page).focus(".heat-canvas")
-    press(page, "ArrowDown", "ArrowDown", "ArrowDown")
-    expect(page.locator(".heat .readout")).to_have_text(re.compile(r"2\^1 .*0\.75$"))
+    settled(page).focus(".heat-canvas:visible")
+    press(page, "ArrowDown")
+    expect(page.locator(".heat:visible .readout")).to_have_text(re.compile(r"2¹ .*0\.75$"))
 
 
 def test_histograms_of_one_and_of_two_values(visit: Visitor, tmp_path: Path):
@@ -244,17 +244,17 @@ def test_histograms_of_one_and_of_two_values(visit: Visitor, tmp_path: Path):
         expect(page.locator(".heat-canvas[data-rows='24']")).to_be_visible()
         settled(page).focus(".heat-canvas:visible")
         press(page, "ArrowDown")
-        expect(page.locator(".heat:visible .readout")).to_have_text(re.compile(r"^from 2\^11 .* 0\.08$"))
+        expect(page.locator(".heat:visible .readout")).to_have_text(re.compile(r"^from 2¹¹ .* 0\.08$"))
         page.select_option("select[aria-label='Distribution of']", label="spread: joint histogram with |update| / lr")
         expect(page.locator(".heat-canvas[data-rows='3']")).to_be_visible()
         expect(page.locator("output[for=joint-time]")).to_have_text("step 40")
         settled(page).focus(".heat-canvas:visible")
         press(page, "ArrowDown", *["ArrowLeft"] * 3)  # from the right end of the highest row
-        expect(page.locator(".heat:visible .readout")).to_have_text("|update| / lr from 2^-3 · spread from 2^0 · 0.25")
+        expect(page.locator(".heat:visible .readout")).to_have_text("|update| / lr from 2⁻³ · spread from 2⁰ · 0.25")
         page.focus("#joint-time")
         press(page, "ArrowLeft")
         expect(page.locator("output[for=joint-time]")).to_have_text("step 39")
-        expect(page.locator(".heat:visible .readout")).to_have_text("|update| / lr from 2^-3 · spread from 2^0 · –")
+        expect(page.locator(".heat:visible .readout")).to_have_text("|update| / lr from 2⁻³ · spread from 2⁰ · –")
         page.close()
 
 

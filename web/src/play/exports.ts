@@ -6,6 +6,7 @@ import { type Chart, escaped } from "./chart";
 import type { Engine } from "./engine";
 import type { MapView } from "./mapview";
 import { CURVES, landscapeAddress, pathAddress, saved } from "./programs";
+import type { Stored } from "./stored";
 import { type Catalogue, label, type LandscapeInfo, type Scene } from "./scene";
 
 export interface ExportHost {
@@ -19,6 +20,8 @@ export interface ExportHost {
   /** show a step and draw at once */
   show(step: number): void;
   say(words: string): void;
+  /** show the paths of a file, or none */
+  open(file: File | null): Promise<Stored[]>;
 }
 
 function literal(value: number): string {
@@ -160,6 +163,25 @@ export function exportsPanel(host: ExportHost): HTMLElement {
         }
       },
     }, words);
+  const file = el("input", { type: "file", id: "open-csv", accept: ".csv,text/csv", "aria-label": "Show the paths of a CSV file", class: "visually-hidden" });
+  const none = button("close-csv", "Hide the file's paths", async () => {
+    await host.open(null);
+    none.classList.add("hidden");
+    host.say("");
+  });
+  none.classList.add("hidden");
+  file.addEventListener("change", () => {
+    const chosen = file.files?.[0];
+    if (!chosen) return;
+    host.open(chosen).then(
+      (found) => {
+        host.say(`shown beside: ${found.map((one) => one.name).join(", ")}`);
+        none.classList.remove("hidden");
+      },
+      (error: unknown) => host.say(error instanceof Error ? error.message : String(error)),
+    );
+    file.value = ""; // the same file may be opened again
+  });
   return el(
     "section",
     { class: "panel exports", "aria-labelledby": "exports-title" },
@@ -179,6 +201,8 @@ export function exportsPanel(host: ExportHost): HTMLElement {
         download(`stepscope.${blob.type.includes("mp4") ? "mp4" : "webm"}`, blob);
         host.say("recorded");
       }),
+      el("label", { class: "button" }, "Open CSV", file),
+      none,
       saved ? null : button("save-html", "HTML page", async () => download("stepscope.html", await standalone(host.scene, host.place, host.catalogue), "text/html")),
     ),
     box,

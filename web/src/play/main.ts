@@ -15,6 +15,7 @@ import { Panel } from "./panel";
 import { PRESETS } from "./presets";
 import { catalogue as fetchCatalogue, curves, landscapeInfo, landscapeProgram, type LandscapeFunctions, type LandscapeProgram, saved } from "./programs";
 import { accept, type Catalogue, label, type LandscapeInfo, type Scene, short, title, VERSION } from "./scene";
+import { readPaths, type Stored } from "./stored";
 import { Surface } from "./surface";
 
 const SPEEDS = [1, 5, 20, 100, 500, 2000, 10_000, 100_000, 1_000_000];
@@ -48,6 +49,7 @@ class Playground {
   private readonly logSteps = el("input", { type: "checkbox", id: "log-steps", checked: true });
   private readonly tabs = { player: el("button", { type: "button", id: "tab-player", role: "tab", "aria-controls": "player" }, "Player"), maps: el("button", { type: "button", id: "tab-maps", role: "tab", "aria-controls": "maps" }, "Phase diagrams and basins") };
   private begun = false;
+  private stored: Stored[] = [];
   private playing = 0;
   private last = 0;
   private position = 0;
@@ -106,6 +108,7 @@ class Playground {
     const scene = accept(given, this.catalogue, place);
     const [program] = await Promise.all([landscapeProgram(place.name), this.engine.prepare(scene)]);
     if (mine !== this.wanted) return;
+    if (this.place && String(this.place.variables) !== String(place.variables)) this.stored = [];
     this.place = place;
     this.program = program;
     this.scene = scene;
@@ -241,6 +244,11 @@ class Playground {
             this.paint();
           },
           say: (words) => this.say(words),
+          open: async (file) => {
+            this.stored = file ? await waiting(readPaths(file, this.place.variables)) : [];
+            this.everything();
+            return this.stored;
+          },
         }))),
     );
     this.scrub.addEventListener("input", () => this.seek(Number(this.scrub.value)));
@@ -399,6 +407,9 @@ class Playground {
       const style = look(k);
       return { name: label(this.scene.methods, k), colour: style.colour, dash: style.dash, x, y };
     });
+    for (const one of mode === "time" ? [] : this.stored) {
+      this.loss.series.push({ name: one.name, colour: colour("--ink"), dash: [1, 3], width: 1.4, x: mode === "step" ? one.steps : one.steps.map((t) => t + 1), y: one.loss.map((v) => v - floor) });
+    }
   }
 
   private paint(): void {
@@ -412,7 +423,7 @@ class Playground {
     if (scene.tab === "player") {
       const flat = place.variables.length === 1;
       this.surface.root.closest(".view")!.classList.toggle("hidden", flat); // before the map is drawn: it takes the room
-      this.map.show({ scene, place, functions: this.functions, paths: engine.paths });
+      this.map.show({ scene, place, functions: this.functions, paths: engine.paths, stored: this.stored });
       if (!flat && this.map.field) this.surface.show({ field: this.map.field, scene, paths: engine.paths, functions: this.functions });
       const mode = this.xAxis.value;
       const path = engine.paths[scene.method]!;
@@ -464,7 +475,7 @@ class Playground {
       /** whether everything that was begun is on the page; a path that takes longer may go on */
       settled: () => !busy(),
       done: () => !busy() && this.engine.done,
-      chart: () => this.loss.spent,
+      stored: () => this.stored.map((one) => ({ name: one.name, rows: one.steps.length, last: one.theta.map((x) => x.at(-1)) })),
       maps: () => this.maps.times,
       python: () => python(this.scene, this.catalogue, this.place),
       /** the saved page of any scene */

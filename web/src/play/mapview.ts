@@ -9,6 +9,7 @@ import { contours, type Field, field, shade } from "./field";
 import { look } from "./look";
 import type { LandscapeFunctions } from "./programs";
 import { label, type LandscapeInfo, type Scene, short } from "./scene";
+import type { Stored } from "./stored";
 
 const GRID = 121;
 const LEVELS = 16;
@@ -19,6 +20,8 @@ export interface MapInput {
   place: LandscapeInfo;
   functions: LandscapeFunctions;
   paths: Path[];
+  /** from a file */
+  stored: Stored[];
 }
 
 export class MapView {
@@ -167,6 +170,7 @@ export class MapView {
         c.fillRect(x - 0.75, y - 5, 1.5, 10);
       }
     }
+    for (const one of this.input!.stored) this.storedPath(c, f, one, scene.at);
     for (const [k, path] of paths.entries()) this.path(c, f, path, k, scene.at);
     for (const [k, path] of paths.entries()) {
       const [x, y] = this.shown(path, scene.at);
@@ -235,6 +239,27 @@ export class MapView {
         c.fill();
       }
     }
+  }
+
+  private storedPath(c: CanvasRenderingContext2D, f: ReturnType<MapView["frame"]>, one: Stored, at: number): void {
+    const [i, j] = this.input!.scene.plane;
+    const [across, up] = this.flat ? [one.theta[0]!, one.loss] : [one.theta[i]!, one.theta[j]!];
+    c.strokeStyle = colour("--ink");
+    c.lineWidth = 1.4;
+    c.setLineDash([1, 3]);
+    c.lineCap = "round";
+    c.beginPath();
+    let last = 0;
+    for (let row = 0; row < one.steps.length; row++) {
+      const [x, y] = [f.X(across[row]!), f.Y(up[row]!)];
+      if (!(Math.abs(x) < 1e5 && Math.abs(y) < 1e5)) break;
+      c.lineTo(x, y);
+      if (one.steps[row]! <= at) last = row;
+    }
+    c.stroke();
+    c.setLineDash([]);
+    c.lineCap = "butt";
+    drawMark(c, f.X(across[last]!), f.Y(up[last]!), colour("--ink"), "circle", 4);
   }
 
   private startPixels(f: ReturnType<MapView["frame"]>): [number, number] {

@@ -134,7 +134,10 @@ export class Surface {
           this.slow = this.gl !== null;
         }
         if (this.gl) this.start();
-        else this.note.textContent = "This browser shows no 3-D graphics (WebGL 2); the map shows the same.";
+        else {
+          this.note.textContent = "This browser shows no 3-D graphics (WebGL 2); the map shows the same.";
+          this.root.classList.add("none");
+        }
         go();
       }, 30);
     }

@@ -85,7 +85,8 @@ export class Overview extends Asking {
   }
 
   protected async fetch(signal: AbortSignal): Promise<number> {
-    const names = notes(this.detail).map((column) => column.name);
+    const rank = (name: string) => (name.includes("loss") ? 0 : name === "lr" ? 2 : 1);
+    const names = notes(this.detail).map((column) => column.name).sort((a, b) => rank(a) - rank(b));
     if (!names.length) return 1;
     const id = this.detail.line.id;
     const { found, read } = await series({ runs: [id], columns: names.slice(0, 50), layers: [""], buckets: bucketsFor(this.charts), ...given(this.range) }, signal);
@@ -94,8 +95,7 @@ export class Overview extends Asking {
       this.charts.replaceChildren(el("p", { class: "soft" }, "No loss was noted: scope.note(loss=...) after each step shows it here. The layers have their own tab."));
       return read;
     }
-    const rank = (name: string) => (name.includes("loss") ? 0 : name === "lr" ? 2 : 1);
-    for (const name of [...there].sort((a, b) => rank(a) - rank(b))) {
+    for (const name of there) {
       let chart = this.byName.get(name);
       if (!chart) {
         if (!this.byName.size) this.charts.replaceChildren();
@@ -356,11 +356,21 @@ function histograms(detail: Detail): Map<string, "cells" | "joint"> {
 /** The numbers in a cell's name. */
 const place = (column: string): number[] => column.slice(column.lastIndexOf("[") + 1, -1).split(",").map(Number);
 
-/** Every whole number from the largest down to the least. */
-function down(values: number[]): number[] {
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  return Array.from({ length: high - low + 1 }, (_, i) => high - i);
+/**
+ * The whole numbers from the largest down to the least. A gap becomes one null: the outermost cells of a histogram, which
+ * hold all that is out of range, lie far from the others.
+ */
+function down(values: number[]): (number | null)[] {
+  const sorted = [...new Set(values)].sort((a, b) => b - a);
+  return sorted.flatMap((value, i): (number | null)[] => {
+    const next = sorted[i + 1] ?? value - 1;
+    const between = value - next - 1;
+    return [value, ...(between > 3 ? [null] : Array.from({ length: between }, (_, k) => value - 1 - k))];
+  });
 }
+
+/** "2⁻³"; an ellipsis for a gap. */
+const power = (n: number | null): string => (n === null ? "⋯" : `2${[...String(n)].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹".charAt(Number(c)))).join("")}`);
 
 /** Prefixes of columns of which the run has the 10 %, 50 % and 90 % quantile. */
 function fans(detail: Detail): string[] {
@@ -446,10 +456,13 @@ export class Distribution extends Asking {
     if (!first) return 1;
     if (kind === "joint") this.showPair(found);
     else {
-      const cells = down([...found.keys()].map((column) => place(column)[0]!));
+      const cells = down([...found].filter(([, matrix]) => matrix.values.some((v) => v > 0)).map(([column]) => place(column)[0]!));
       const values = new Float64Array(cells.length * first.size).fill(NaN);
-      for (const [column, matrix] of found) values.set(matrix.values, cells.indexOf(place(column)[0]!) * first.size);
-      this.map.set({ matrix: { ...first, rows: cells.length, values }, rows: cells.map((cell) => `2^${cell}`), kind: "from ", empty: true, log: logOf(this.now) });
+      for (const [column, matrix] of found) {
+        const row = cells.indexOf(place(column)[0]!);
+        if (row >= 0) values.set(matrix.values, row * first.size);
+      }
+      this.map.set({ matrix: { ...first, rows: cells.length, values }, rows: cells.map(power), kind: "from ", empty: true, log: logOf(this.now) });
     }
     return Math.min(...[...found.values()].map((one) => one.read));
   }
@@ -468,19 +481,18 @@ export class Distribution extends Asking {
     const i = this.filled[Number(this.time.value)];
     const any = this.cells.values().next().value;
     if (i === undefined || !any) return;
-    const places = [...this.cells.keys()].map(place);
+    const places = [...this.cells].filter(([, matrix]) => matrix.values.some((v) => v > 0)).map(([column]) => place(column));
     const across = down(places.map(([a]) => a!)).reverse();
     const up = down(places.map(([, b]) => b!));
     const values = new Float64Array(across.length * up.length).fill(NaN);
     for (const [column, matrix] of this.cells) {
       const [a, b] = place(column);
-      values[up.indexOf(b!) * across.length + across.indexOf(a!)] = matrix.values[i]!;
+      if (across.includes(a!) && up.includes(b!)) values[up.indexOf(b!) * across.length + across.indexOf(a!)] = matrix.values[i]!;
     }
     const width = (any.last - any.first + 1) / any.size;
     const last = Math.max(Math.ceil(any.first + i * width), Math.ceil(any.first + (i + 1) * width) - 1);
     this.when.textContent = `step ${count(last)}`;
     this.time.setAttribute("aria-valuetext", `step ${count(last)}`);
-    const power = (n: number) => `2^${n}`;
     this.pair.set({ matrix: { ...any, size: across.length, rows: up.length, values }, rows: up.map(power), columns: across.map(power), across: `${this.picked.split(":")[1]!.replace(/_update$/, "")} from `, kind: "|update| / lr from ", log: logOf(this.now) });
   }
 }

@@ -59,7 +59,7 @@ export class HeatMap {
   set(picture: HeatPicture): void {
     this.picture = picture;
     const { matrix } = picture;
-    const values = picture.empty ? matrix.values.map((value) => (Number.isNaN(value) ? 0 : value)) : matrix.values;
+    const values = picture.empty ? filled(matrix) : matrix.values;
     const [least, most] = usual(values);
     const log = picture.log ?? (!picture.empty && wantsLog([least < most ? [least, most] : values]));
     this.colours = around([[least, most]], log, 0);
@@ -72,7 +72,7 @@ export class HeatMap {
     else {
       const pixels = context.createImageData(matrix.size, matrix.rows);
       const place = placer(this.colours, 0, 1);
-      const most = gap(matrix);
+      const most = gap({ ...matrix, values });
       // Recorded every tenth step, nine buckets of ten hold nothing: a value is shown until the next one.
       for (let row = 0; row < matrix.rows; row++) {
         let last = -1;
@@ -239,6 +239,17 @@ export class HeatMap {
   get name(): string {
     return this.title;
   }
+}
+
+/** With 0 for what is left out of a histogram, in the buckets that hold one. */
+function filled({ rows, size, values }: Matrix): Float64Array {
+  const out = Float64Array.from(values);
+  for (let column = 0; column < size; column++) {
+    let any = false;
+    for (let row = 0; row < rows; row++) if (!Number.isNaN(values[row * size + column] as number)) any = true;
+    for (let row = 0; any && row < rows; row++) if (Number.isNaN(out[row * size + column] as number)) out[row * size + column] = 0;
+  }
+  return out;
 }
 
 /** The range without the outermost hundredth on either side: a single odd value must not grey out all others. */
