@@ -163,7 +163,7 @@ export function exportsPanel(host: ExportHost): HTMLElement {
         }
       },
     }, words);
-  const file = el("input", { type: "file", id: "open-csv", accept: ".csv,text/csv", "aria-label": "Show the paths of a CSV file", class: "visually-hidden" });
+  const file = el("input", { type: "file", id: "open-csv", accept: ".csv,text/csv", "aria-label": "Show the paths of a CSV file" });
   const none = button("close-csv", "Hide the file's paths", async () => {
     await host.open(null);
     none.classList.add("hidden");
