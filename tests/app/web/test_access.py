@@ -95,7 +95,7 @@ def test_everything_is_reached_and_moved_by_the_keyboard_alone(visit: Visitor, p
             break
         reached.add(focused)
     wanted = (
-        "theme tab-player preset landscape start-x start-y steps noise shared lr add-method map surface to-start back "
+        "theme tab-player preset landscape start-x start-y steps noise shared lr add-method map to-start back "
         "play forth to-end at scrub speed loss-x loss-log inner-method inner-coordinate log-steps copy-link "
         "copy-python save-png save-svg save-loss save-csv save-film open-csv save-html"
     )
