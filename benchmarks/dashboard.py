@@ -3,16 +3,13 @@
 The browser draws with the processor (no graphics card), and the ratio is to the budget: below 1 it is met.
 """
 
-import os
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks._browser import chromium, page_of, served
 from stepscope.store import RunWriter
 
 __all__ = ["measure"]
@@ -22,32 +19,19 @@ BUDGET = {
     "from the writer's flush to the page": 1.0,
     "1000 layers, from the click to the first small lines": 1.0,
 }
-FLAGS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
 POINTS = "figure.chart canvas[data-points='{}']"
 
 
 def measure() -> list[dict[str, Any]]:
     """One row a quantity."""
-    from playwright.sync_api import sync_playwright
-
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        sys.exit("error: needs chromium")
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder:
         layers = [f"block{i // 10}.part{i % 10}.weight" for i in range(1000)]
         with RunWriter(Path(folder) / "wide", tensors=[{"name": name} for name in layers]) as wide:
             for step in range(1, 101):
                 for i, name in enumerate(layers):
                     wide.write(step, name, {"spread_median": 1.0 + (i * step) % 7})
-        writer = RunWriter(Path(folder) / "live")
-        command = [sys.executable, "-m", "stepscope.app.cli", "watch", folder, "--no-open", "--port", "0"]
-        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert server.stdout is not None
-        chromium = playwright.chromium.launch(executable_path=browser, args=FLAGS)
-        try:
-            address = "http://" + server.stdout.readline().split("http://")[1].split()[0]
-            page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        with RunWriter(Path(folder) / "live") as live, served("watch", folder) as address, chromium() as browser:
+            page = page_of(browser)
             name = Path(folder).name
             page.goto(f"{address}#run={name}/wide")
             page.wait_for_selector("#tab-layers")
@@ -57,13 +41,8 @@ def measure() -> list[dict[str, Any]]:
             page.wait_for_selector(".cell[data-points='100']")
             found["1000 layers, from the click to the first small lines"] = time.perf_counter() - begun
             page.goto(f"{address}#run={name}/live")
-            found["from the writer's flush to the page"] = _follow(page, writer)
-        finally:
-            chromium.close()
-            server.terminate()
-            server.wait()
-            server.stdout.close()
-            writer.close()
+            found["from the writer's flush to the page"] = _follow(page, live)
+            page.close()
     return [
         {"what": what, "seconds": found[what], "ratio": found[what] / budget, "to": f"a budget of {budget:g} s"}
         for what, budget in BUDGET.items()

@@ -144,6 +144,19 @@ def test_a_matrix(server):
     assert np.isnan(body[0]).sum() == 90
 
 
+def test_the_cells_of_a_histogram_come_without_being_named(tmp_path):
+    """Sixty cells: more than a page could name in one request where a joint histogram has four thousand."""
+    with RunWriter(tmp_path / "runs" / "cells", tensors=[{"name": "w"}]) as writer:
+        for step in (1, 2):
+            writer.write(step, "w", {f"octave[{k}]": k / step for k in range(-30, 30)} | {"octave_other": 1.0})
+    with served("watch", str(tmp_path / "runs")) as server:
+        query = {"run": "runs/cells", "columns": [], "histogram": "octave", "layers": ["w"], "buckets": 2}
+        found = {header["column"]: body for header, body in frames(ask(server, "/api/matrix", query)[1])}
+    assert found.keys() == {f"octave[{k}]" for k in range(-30, 30)}
+    for k in range(-30, 30):
+        np.testing.assert_array_equal(found[f"octave[{k}]"], [[k, k / 2]])
+
+
 def test_an_unknown_layer_is_named_in_the_answer(server):
     query = {"runs": ["runs/one"], "columns": ["spread"], "layers": ["c"]}
     ((header, body),) = frames(ask(server, "/api/series", query)[1])

@@ -108,11 +108,15 @@ class SeriesQuery:
 
 @dataclass(frozen=True)
 class MatrixQuery:
-    """Columns of one run by layer and bucket: their mean, least, largest or last value in each."""
+    """Columns of one run by layer and bucket: their mean, least, largest or last value in each.
+
+    histogram: all its cells NAME[...] as well, which only the run knows.
+    """
 
     run: Id
-    columns: Annotated[list[Name], Bound(1, 8)]
+    columns: Annotated[list[Name], Bound(0, 8)]
     layers: Annotated[list[Name], Bound(1, 2000)]
+    histogram: Name = ""
     first: Step | None = None
     last: Step | None = None
     buckets: Annotated[int, Bound(1, 4000)] = 400
@@ -164,7 +168,7 @@ class Dashboard:
             line,
             first,
             last,
-            columns=[_column(name, about.get(name)) for name in reader.columns()],
+            columns=[_column(name, about.get(name.partition("[")[0])) for name in reader.columns()],
             layers=[_layer(name, shapes.get(name)) for name in reader.layers(PATIENCE)],
             events=run.events[-MOST_EVENTS:],
             config=config,
@@ -201,12 +205,16 @@ class Dashboard:
 
     def matrix(self, query: MatrixQuery, call: Call) -> Stream:
         """A frame of [layers, buckets] for each column."""
-        _limit(len(query.columns) * len(query.layers) * query.buckets)
-        return Stream(self._matrix(self.library.query(query.run), query, call))
+        reader = self.library.query(query.run)
+        known = reader.columns()
+        cells = [name for name in known if query.histogram and name.startswith(f"{query.histogram}[")]
+        columns = [*query.columns, *cells]
+        _limit(len(columns) * len(query.layers) * query.buckets)
+        return Stream(self._matrix(reader, columns, query, call))
 
-    def _matrix(self, reader: Query, query: MatrixQuery, call: Call) -> Iterator[bytes]:
+    def _matrix(self, reader: Query, columns: Sequence[str], query: MatrixQuery, call: Call) -> Iterator[bytes]:
         known = set(reader.columns())
-        for column in query.columns:
+        for column in columns:
             if call.gone:
                 return
             if column not in known:

@@ -18,10 +18,13 @@ def play(
     show: Annotated[bool, _SHOW] = True,
 ) -> None:
     """Play with optimizers on landscapes in the browser: paths, losses, and what each step is made of."""
+    from stepscope.app.door import open_door
+
+    door = open_door("play", host=host, port=port, show=show, say=typer.echo)
     from stepscope.app import api_play
     from stepscope.app.server import serve
 
-    serve("play", api_play.ENDPOINTS, host=host, port=port, show=show, say=typer.echo)
+    serve("play", api_play.ENDPOINTS, door)
 
 
 def watch(
@@ -33,10 +36,13 @@ def watch(
     show: Annotated[bool, _SHOW] = True,
 ) -> None:
     """Watch running and finished runs in the browser."""
-    from stepscope.app import api_watch
-    from stepscope.app.server import serve
+    from stepscope.app.door import open_door
     from stepscope.errors import UserError
 
     if not runs.is_dir():
         raise UserError(f"{runs} is not a folder; name a run, a dissection, or a folder of them.")
-    serve("watch", api_watch.endpoints(runs), host=host, port=port, show=show, say=typer.echo)
+    door = open_door("watch", host=host, port=port, show=show, say=typer.echo)
+    from stepscope.app import api_watch
+    from stepscope.app.server import serve
+
+    serve("watch", api_watch.endpoints(runs), door)

@@ -4,9 +4,6 @@ import asyncio
 import contextlib
 import functools
 import json
-import socket
-import threading
-import webbrowser
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.resources import files
 from typing import Any
@@ -21,8 +18,9 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 import stepscope
+from stepscope.app.door import Door
 from stepscope.app.endpoint import BadRequest, Call, Endpoint, Stream, Text, accept, plain, schema
-from stepscope.app.security import Application, Guard, Policy, policy_for
+from stepscope.app.security import Application, Guard, Policy
 from stepscope.errors import UserError
 from stepscope.graph import FormulaError
 
@@ -180,36 +178,10 @@ def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     return {"openapi": "3.1.0", "info": {"title": "stepscope", "version": stepscope.__version__}, "paths": paths}
 
 
-def serve(
-    page: str,
-    endpoints: Sequence[Endpoint],
-    *,
-    host: str,
-    port: int,
-    show: bool,
-    say: Callable[[str], None],
-    fragment: str = "",
-) -> None:
-    """Serve until interrupted. port 0: a free one.  say: is told the address.  show: open it in the browser.
-
-    Raises UserError for an address that cannot be listened on.
-    """
-    policy = policy_for(host, port)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)  # from here on nobody who was told the address is turned away
-    except OSError as error:
-        listener.close()
-        raise UserError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port.") from error
-    name = "127.0.0.1" if host in ("localhost", "0.0.0.0") else "[::1]" if host == "::" else host
-    name = f"[{name}]" if ":" in name and not name.startswith("[") else name
-    token = f"?token={policy.token}" if policy.token else ""
-    address = f"http://{name}:{listener.getsockname()[1]}/{token}{fragment}"
+def serve(page: str, endpoints: Sequence[Endpoint], door: Door) -> None:
+    """Serve until interrupted."""
     config = uvicorn.Config(
-        application(page, endpoints, policy),
+        application(page, endpoints, door.policy),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -220,9 +192,5 @@ def serve(
         lifespan="off",
     )
     server = uvicorn.Server(config)
-    say(f"stepscope {page}: {address}  (Ctrl-C ends it)")
-    if show:
-        threading.Timer(0.3, webbrowser.open, [address]).start()
-    with contextlib.suppress(asyncio.CancelledError):
-        server.run(sockets=[listener])
-    listener.close()
+    with door.listener, contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+        server.run(sockets=[door.listener])

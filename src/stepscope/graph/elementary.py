@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from stepscope.graph.expression import SYMBOLS, Symbol, order, primitive
 
-__all__ = ["rewrite"]
+__all__ = ["ELEMENTARY", "rewrite"]
 
 _k = SYMBOLS
 
@@ -129,6 +129,8 @@ def _erf(x: Symbol) -> Symbol:
 
 
 _DEFINITIONS = {"sin": _sin, "cos": _cos, "exp": _exp, "log": _log, "tanh": _tanh, "erf": _erf}
+ELEMENTARY = tuple(_DEFINITIONS)
+"""The functions that `rewrite` spells out."""
 
 
 def rewrite(roots: Sequence[Symbol]) -> list[Symbol]:

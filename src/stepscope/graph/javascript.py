@@ -1,8 +1,9 @@
 """Expression graphs and step scalars as JavaScript text, in float64: the bits are those of the compiled kernels.
 
 + - * / and Math.sqrt round once, as everywhere. `fma`, the functions of whole numbers and the bit operations come from
-runtime.js, which is exact; the elementary functions are spelled out by `elementary.rewrite`. Nothing a user typed ever
-gets into the text: a program is printed from a graph, whose names are looked up.
+runtime.js, which is exact; the elementary functions are functions of the program, printed from what
+`elementary.rewrite` spells out. Nothing a user typed ever gets into the text: a program is printed from a graph, whose
+names are looked up.
 
 Step scalars call the host's pow, log and expm1. Here beta^t is rounded once from twice the digits; the C library's pow
 errs by up to 0.52 ulp and its expm1 and log by less than 1, so tables agree to a few ulp (tests/graph/test_javascript).
@@ -13,16 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from stepscope.graph.expression import Symbol, order
+from stepscope.graph.elementary import ELEMENTARY, rewrite
+from stepscope.graph.expression import Symbol, order, symbol
 
-__all__ = ["RUNTIME", "Printer", "literal", "runtime", "scalar"]
+__all__ = ["RUNTIME", "Printer", "elementary", "literal", "runtime", "scalar"]
 
 RUNTIME = ("fma", "sign", "min", "max", "rint", "exponent", "mantissa", "pow2", "power", "normals", "float32Product")
 """What printed text may call: functions of runtime.js."""
 
 _INFIX = {"+": "+", "-": "-", "*": "*", "/": "/", "<": "<", "<=": "<=", ">": ">", ">=": ">=", "&": "&&"}
 _CALLS = {"sqrt": "Math.sqrt", "abs": "Math.abs"} | {
-    name: name for name in ("sign", "min", "max", "fma", "rint", "exponent", "mantissa", "pow2")
+    name: name for name in ("sign", "min", "max", "fma", "rint", "exponent", "mantissa", "pow2", *ELEMENTARY)
 }
 _LONGEST = 160  # characters of an expression that is put into its only use
 
@@ -106,8 +108,21 @@ class Printer:
         if node.op == "where":
             return f"({arguments[0]} ? {arguments[1]} : {arguments[2]})"
         if node.op not in _CALLS:
-            raise NotImplementedError(f"JavaScript has no {node.op}; spell it out with elementary.rewrite")
+            raise NotImplementedError(f"JavaScript has no {node.op}")
         return f"{_CALLS[node.op]}({', '.join(arguments)})"
+
+
+def elementary(roots: Sequence[Symbol]) -> list[str]:
+    """Statements that define the elementary functions the graphs call, each once: spelled out at every call, a program
+    would be ten times as long.
+    """
+    used = {node.op for node in order(roots)}
+    found = []
+    for name in (name for name in ELEMENTARY if name in used):
+        (root,) = rewrite([Symbol(name, symbol("x"))])
+        lines, (value,) = Printer([root], {"x": "x"}).statements([root])
+        found.append(f"const {name} = (x) => {{ {' '.join(lines)} return {value}; }};")
+    return found
 
 
 class _Undecided(Exception):

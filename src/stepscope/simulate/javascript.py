@@ -8,9 +8,8 @@ point after t steps with everything carried, then its loss.
 from collections.abc import Sequence
 from functools import lru_cache
 
-from stepscope.graph.elementary import rewrite
 from stepscope.graph.expression import SYMBOLS, as_symbol, symbol
-from stepscope.graph.javascript import RUNTIME, Printer, scalar
+from stepscope.graph.javascript import RUNTIME, Printer, elementary, scalar
 from stepscope.rules import Rule, parts
 from stepscope.simulate.landscapes import Landscape, graph_of
 from stepscope.simulate.program import build
@@ -45,7 +44,7 @@ def path_module(rule: Rule, landscape: Landscape, noise: str | None = None) -> s
     """
     program = build(rule, landscape, columns_of(rule), (), noise)
     carried, columns = list(program.carried), list(program.columns)
-    roots = rewrite([*program.carried.values(), *program.columns.values()])
+    roots = [*program.carried.values(), *program.columns.values()]
     after, looked = roots[: len(carried)], roots[len(carried) :]
     loss = looked[columns.index("loss")]
     places = {name: f"a{i}" for i, name in enumerate(carried)}
@@ -61,7 +60,7 @@ def path_module(rule: Rule, landscape: Landscape, noise: str | None = None) -> s
     opened += [f"const T{i} = T[{i}], n{i} = T{i}.length - 1;" for i in range(len(scalars))]
     opened += [f"const Z = new Float64Array({program.normals});"] if program.normals else []
 
-    text = _HEAD
+    text = _HEAD + _indented(elementary(roots), 2)
     text += "  return {\n"
     text += f"    carried: {_names(carried)},\n    columns: {_names(columns)},\n"
     text += f"    constants: {_names(list(constants))},\n    normals: {program.normals},\n"
@@ -106,12 +105,16 @@ def landscape_module(landscape: Landscape) -> str:
     loss(x) and gradient(x, out) of a point x, an array.
     """
     points, loss, slopes = graph_of(landscape)
-    roots = rewrite([loss, *slopes])
+    roots = [loss, *slopes]
     inputs = {str(point.args[0]): f"x[{i}]" for i, point in enumerate(points)}
     inputs |= {f"param.{name}": f"c{i}" for i, name in enumerate(landscape.params)}
     printer = Printer(roots, inputs, "k")
     fixed = printer.invariants(roots, _constant)
-    text = _HEAD + f"  return {{\n    params: {_names(list(landscape.params))},\n    of(C) {{\n"
+    text = (
+        _HEAD
+        + _indented(elementary(roots), 2)
+        + f"  return {{\n    params: {_names(list(landscape.params))},\n    of(C) {{\n"
+    )
     text += _indented([f"const c{i} = C[{i}];" for i in range(len(landscape.params))] + fixed, 6)
     text += "      return {\n        loss(x) {\n"
     one = Printer(roots[:1], inputs)
@@ -130,9 +133,10 @@ def landscape_module(landscape: Landscape) -> str:
 def curves_module() -> str:
     """The factors of the decomposition as functions of the spread eta = sigma / |mean| >= 0."""
     eta = symbol("eta")
-    text = _HEAD + "  return {\n"
-    for name in ("adam_factor", "svag_factor", "exact_factor"):
-        (root,) = rewrite([as_symbol(getattr(parts, name)(SYMBOLS, eta * eta))])
+    names = ("adam_factor", "svag_factor", "exact_factor")
+    roots = [as_symbol(getattr(parts, name)(SYMBOLS, eta * eta)) for name in names]
+    text = _HEAD + _indented(elementary(roots), 2) + "  return {\n"
+    for name, root in zip(names, roots, strict=True):
         lines, (value,) = Printer([root], {"eta": "eta"}).statements([root])
         text += f"    {name}(eta) {{\n{_indented([*lines, f'return {value};'], 6)}    }},\n"
     return text + "  };\n};\n"

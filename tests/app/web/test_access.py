@@ -1,12 +1,13 @@
 """Phone width, keyboard alone, and the accessibility checker axe."""
 
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
 import pytest
 from tests.app.serving import Server
-from tests.app.web.playing import at_rest, scene, until
+from tests.app.web.playing import at_rest, expect, press, scene, settled, until
 
 Visitor = Callable[..., Any]
 
@@ -31,7 +32,7 @@ def test_axe_finds_nothing_serious(visit: Visitor, play: Server, dark: bool):
     page.select_option("#noise", "additive")
     for tab in ("player", "maps"):
         page.click(f"#tab-{tab}")
-        page.wait_for_timeout(300)
+        settled(page)
         assert findings(page) == []
 
 
@@ -50,7 +51,7 @@ def test_nothing_sticks_out_on_a_phone(visit: Visitor, play: Server, width: int)
         page.click(f"#tab-{tab}")
         for details in page.locator("details").all():
             details.evaluate("one => one.open = true")
-        page.wait_for_timeout(200)
+        settled(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         small = page.eval_on_selector_all(
             "button, select, input:not([type=checkbox]):not([type=range]), summary",
@@ -77,10 +78,9 @@ def test_touch_drags_the_start_and_turns_the_surface(visit: Visitor, play: Serve
     w, h = box["width"] - 54, box["height"] - 34
     x, y = 46 + 3.6 / 4 * w, 8 + h - 3.8 / 4 * h
     touch("#map", [(x, y), (x - 30, y + 40), (x - 60, y + 80)])
-    assert scene(page)["start"] != [1.6, 1.8]
-    before = page.get_attribute("#surface", "data-turn")
+    until(page, "window.stepscope.scene().start[0] !== 1.6")
     touch("#surface", [(100, 100), (140, 110), (180, 130)])
-    assert page.get_attribute("#surface", "data-turn") != before
+    expect(page.locator("#surface")).to_have_attribute("data-turn", re.compile("."))
 
 
 def test_everything_is_reached_and_moved_by_the_keyboard_alone(visit: Visitor, play: Server):
@@ -95,34 +95,31 @@ def test_everything_is_reached_and_moved_by_the_keyboard_alone(visit: Visitor, p
             break
         reached.add(focused)
     wanted = (
-        "theme tab-player preset landscape start-x start-y steps noise shared lr add-method map surface to-start back "
+        "theme tab-player preset landscape start-x start-y steps noise shared lr add-method map to-start back "
         "play forth to-end at scrub speed loss-x loss-log inner-method inner-coordinate log-steps copy-link "
-        "copy-python save-png save-svg save-loss save-csv save-film save-html"
+        "copy-python save-png save-svg save-loss save-csv save-film open-csv save-html"
     )
     assert set(wanted.split()) - reached == set()
     page.focus("#map")
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("Shift+ArrowDown")
+    press(page, "ArrowRight", "Shift+ArrowDown")
     assert scene(page)["start"] == [1.64, 1.4]
-    page.keyboard.press("+")
+    press(page, "+")
     assert scene(page)["view"][0] == [pytest.approx(-1.4), pytest.approx(1.4)]
-    page.keyboard.press("0")
+    press(page, "0")
     assert scene(page)["view"][0] == [-2, 2]
     page.evaluate("document.activeElement.blur()")
-    page.keyboard.press("Home")
+    press(page, "Home")
     assert scene(page)["at"] == 0
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("Shift+ArrowRight")
-    page.keyboard.press("ArrowLeft")
+    press(page, "ArrowRight", "Shift+ArrowRight", "ArrowLeft")
     assert scene(page)["at"] == 10
-    page.keyboard.press("End")
+    press(page, "End")
     assert scene(page)["at"] == 600
     page.keyboard.press("Home")
     page.keyboard.press("Space")
     until(page, "window.stepscope.scene().at > 0")
     page.keyboard.press("Space")
     page.focus("#tab-player")
-    page.keyboard.press("ArrowRight")
+    press(page, "ArrowRight")
     assert scene(page)["tab"] == "maps"
 
 
@@ -137,4 +134,4 @@ def test_canvases_say_what_they_show(visit: Visitor, play: Server):
     page = at_rest(visit(play.address).page)
     labels = page.eval_on_selector_all("canvas", "all => all.map(c => c.getAttribute('aria-label'))")
     assert all(labels)
-    assert "lowest loss" in page.get_attribute("#map", "aria-description")
+    expect(page.locator("#map")).to_have_attribute("aria-description", re.compile("lowest loss"))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.app.serving import Server, served
+from tests.app.web.playing import expect, press, settled, until
 
 from stepscope.store import Run, RunWriter
 
@@ -70,22 +71,23 @@ def address(server: Server, **parts: str) -> str:
 
 def rows(page: Any) -> dict[str, str]:
     page.wait_for_selector(".runs tbody tr:not([hidden])")
+    settled(page)
     return {
         row.get_attribute("data-id"): row.locator("td.status").inner_text()
         for row in page.locator(".runs tbody tr:visible").all()
     }
 
 
-def points(page: Any, title: str, least: int = 1) -> int:
-    """How many points the chart of this title shows, once it shows at least so many."""
-    chart = page.locator(f"figure.chart:has(figcaption:text-is('{title}')) canvas")
-    page.wait_for_function(
-        "([title, least]) => [...document.querySelectorAll('figure.chart')].some(f => "
-        "f.querySelector('figcaption').textContent === title && "
-        "Number(f.querySelector('canvas').dataset.points) >= least)",
-        arg=[title, least],
-    )
-    return int(chart.get_attribute("data-points"))
+def shows(page: Any, title: str, points: int) -> None:
+    """The chart of this title comes to show so many points. (A run that is large is read in several answers.)"""
+    canvas = page.locator(f"figure.chart:has(figcaption:text-is('{title}')) canvas")
+    expect(canvas).to_have_attribute("data-points", str(points))
+    settled(page)
+
+
+def within(page: Any, fragment: str) -> None:
+    """The address comes to hold this."""
+    until(page, f"decodeURIComponent(location.hash).includes({fragment!r})")
 
 
 def painted(page: Any, selector: str) -> bool:
@@ -96,7 +98,7 @@ def painted(page: Any, selector: str) -> bool:
         "[blank.width, blank.height] = [c.width, c.height]; return c.toDataURL() !== blank.toDataURL(); })"
     )
     page.wait_for_function(drawn, arg=selector)
-    return bool(page.evaluate(drawn, selector))
+    return True
 
 
 def test_the_list_says_how_each_run_is(visit: Visitor, server: Server):
@@ -110,132 +112,160 @@ def test_the_list_says_how_each_run_is(visit: Visitor, server: Server):
     }
     assert "no valid JSON" in found["runs/broken"]
     first = page.locator("tr[data-id='runs/first']")
-    assert first.locator("td.step").inner_text() == "300"
-    first.locator("td.loss .value").get_by_text("0.006667").wait_for()  # 2 / 300
-    assert first.locator("td.alarms").inner_text() == "▲ 1"
+    expect(first.locator("td.step")).to_have_text("300")
+    expect(first.locator("td.loss .value")).to_have_text("0.006667")  # 2 / 300
+    expect(first.locator("td.alarms")).to_have_text("▲ 1")
     assert painted(page, "tr[data-id='runs/first'] canvas")
     page.fill("#filter", "sec")
-    page.wait_for_function("() => document.querySelectorAll('.runs tbody tr:not([hidden])').length === 1")
+    expect(page.locator(".runs tbody tr:not([hidden])")).to_have_count(1)
     assert list(rows(page)) == ["runs/second"]
-    assert "filter=sec" in page.url
+    within(page, "filter=sec")
 
 
 def test_from_the_list_to_a_layer_and_back(visit: Visitor, server: Server):
     page = visit(server.address).page
     page.click("tr[data-id='runs/first'] a")
-    assert points(page, "loss") == 300
+    shows(page, "loss", 300)
     page.click("#tab-layers")
-    page.wait_for_function("() => document.querySelectorAll('.cell canvas').length === 8")
-    page.wait_for_function("() => [...document.querySelectorAll('.cell')].every(c => Number(c.dataset.points) > 0)")
+    expect(page.locator(".cell canvas")).to_have_count(8)
+    expect(page.locator(".cell[data-points='150']")).to_have_count(8)  # as many as such a small line has
     value = page.locator(".cell", has_text="block0.weight").locator(".value").inner_text()
     assert float(value) == pytest.approx(2 + math.sin(300 / 20), rel=1e-3)  # four digits are shown
     page.fill("#layers", "block2")
-    page.wait_for_function("() => document.querySelectorAll('.cell').length === 2")
+    expect(page.locator(".cell")).to_have_count(2)
     page.check("#weights")
-    page.wait_for_function("() => document.querySelectorAll('.cell').length === 1")
+    expect(page.locator(".cell")).to_have_count(1)
     page.click(".cell")
-    assert points(page, "spread median of block2.weight") == 300
-    assert "layer=block2.weight" in page.url
-    shared = page.url
+    shows(page, "spread median of block2.weight", 300)
+    within(page, "layer=block2.weight")
+    shared = page.evaluate("location.href")
     page.select_option("#column", "grad_norm")
-    assert points(page, "grad norm of block2.weight") == 300
+    shows(page, "grad norm of block2.weight", 300)
     page.go_back()
-    page.wait_for_function("() => document.querySelectorAll('.one:not(.hidden)').length === 0")
+    expect(page.locator(".one:not(.hidden)")).to_have_count(0)
     again = visit(shared).page
-    assert points(again, "spread median of block2.weight") == 300
+    shows(again, "spread median of block2.weight", 300)
 
 
 def test_a_chart_tells_its_values_and_zooms_by_keyboard(visit: Visitor, server: Server):
     page = visit(address(server, run="runs/first")).page
-    points(page, "loss")
+    shows(page, "loss", 300)
     page.locator("figure.chart canvas").first.focus()
-    page.keyboard.press("ArrowRight")
-    assert "step 1 · 2" in page.locator(".readout").first.inner_text()
-    page.keyboard.press("End")
-    assert "step 300 · 0.006667" in page.locator(".readout").first.inner_text()
-    page.keyboard.press("Shift+ArrowLeft")
-    assert "step 280" in page.locator(".readout").first.inner_text()
-    page.keyboard.press("Enter")  # an eighth of the steps to either side
-    page.wait_for_function("() => location.hash.includes('range=242-318')")
-    page.wait_for_function("() => Number(document.querySelector('.chart canvas').dataset.points) === 59")
-    page.keyboard.press("Escape")
-    assert points(page, "loss", 300) == 300
+    readout = page.locator(".readout").first
+    press(page, "ArrowRight")
+    expect(readout).to_contain_text("step 1 · 2")
+    press(page, "End")
+    expect(readout).to_contain_text("step 300 · 0.006667")
+    press(page, "Shift+ArrowLeft")
+    expect(readout).to_contain_text("step 280")
+    press(page, "Enter")  # an eighth of the steps to either side
+    within(page, "range=242-318")
+    shows(page, "loss", 59)
+    press(page, "Escape")
+    shows(page, "loss", 300)
 
 
 def test_a_chart_zooms_by_dragging(visit: Visitor, server: Server):
     page = visit(address(server, run="runs/first")).page
-    points(page, "loss")
+    shows(page, "loss", 300)
     box = page.locator("figure.chart canvas").first.bounding_box()
     inside = box["width"] - 58 - 12
     page.mouse.move(box["x"] + 58 + inside * 0.5, box["y"] + 60)
     page.mouse.down()
     page.mouse.move(box["x"] + 58 + inside * 0.75, box["y"] + 60, steps=4)
     page.mouse.up()
-    page.wait_for_function("() => /range=1\\d\\d-2\\d\\d/.test(location.hash)")
-    first, last = map(int, re.findall(r"range=(\d+)-(\d+)", page.url)[0])
+    within(page, "range=1")
+    first, last = map(int, re.findall(r"range=(\d+)-(\d+)", page.evaluate("location.hash"))[0])
     assert abs(first - 150) <= 3
     assert abs(last - 225) <= 3
-    page.wait_for_function("() => Number(document.querySelector('.chart canvas').dataset.points) < 90")
+    shows(page, "loss", last - first + 1)
 
 
 def test_the_heat_map_has_a_row_a_layer_and_leads_to_it(visit: Visitor, server: Server):
     page = visit(address(server, run="runs/first", tab="heatmap")).page
     page.wait_for_selector(".heat-canvas[data-rows='8']")
     assert painted(page, ".heat-canvas")
+    settled(page)
     page.focus(".heat-canvas")
-    page.keyboard.press("ArrowDown")
+    press(page, "ArrowDown")
+    expect(page.locator(".heat .readout")).to_have_text(re.compile("^block0.weight · step 300"))
     text = page.locator(".heat .readout").inner_text()
-    assert text.startswith("block0.weight · step 300")
     assert float(text.split(" · ")[-1]) == pytest.approx(2 + math.sin(15), rel=1e-3)
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
-    page.wait_for_function("() => location.hash.includes('layer=block0.bias')")
-    assert points(page, "spread median of block0.bias") == 300
+    press(page, "ArrowDown", "Enter")
+    within(page, "layer=block0.bias")
+    shows(page, "spread median of block0.bias", 300)
 
 
 def test_the_scatter_moves_with_time_along_the_theoretical_curve(visit: Visitor, server: Server):
     page = visit(address(server, run="runs/first", tab="scatter")).page
     page.wait_for_selector(".scatter-canvas[data-points='8']")
+    settled(page)
     page.locator("summary", has_text="The numbers").click()
     page.focus("#time")
-    page.keyboard.press("Home")
-    page.wait_for_function("() => document.querySelector('.numbers tbody td')")
-    early = page.locator(".numbers tbody td").all_inner_texts()
-    page.keyboard.press("End")
-    page.wait_for_function("before => document.querySelector('.numbers tbody td').textContent !== before", arg=early[0])
-    assert page.locator("output[for=time]").inner_text() == "step 300"
+    press(page, "Home")
+    expect(page.locator("output[for=time]")).not_to_have_text("step 300")
+    expect(page.locator(".numbers tbody td")).to_have_count(16)
+    early = page.locator(".numbers tbody td").first.inner_text()
+    press(page, "End")
+    expect(page.locator(".numbers tbody td").first).not_to_have_text(early)
+    expect(page.locator("output[for=time]")).to_have_text("step 300")
     late = page.locator(".numbers tbody td").all_inner_texts()
     for spread, step in zip(map(float, late[::2]), map(float, late[1::2]), strict=True):
         assert step == pytest.approx(1 / math.hypot(1, spread), rel=1e-3)
     page.focus(".scatter-canvas")
-    page.keyboard.press("ArrowRight")
-    assert page.locator(".scatter .readout").inner_text().startswith("block0.weight")
+    press(page, "ArrowRight")
+    expect(page.locator(".scatter .readout")).to_have_text(re.compile("^block0.weight"))
     page.locator("button", has_text="play").click()
-    page.wait_for_function("() => document.querySelector('output[for=time]').textContent !== 'step 300'")
+    expect(page.locator("output[for=time]")).not_to_have_text("step 300")
     page.locator("button", has_text="pause").click()
 
 
 def test_distributions_over_time(visit: Visitor, server: Server):
     page = visit(address(server, run="runs/first", tab="distribution")).page
-    assert points(page, "Median, with the 10 % and 90 % quantiles as a band") == 300
+    shows(page, "Median, with the 10 % and 90 % quantiles as a band", 300)
     page.select_option("select[aria-label='Distribution of']", label="spread octave: histogram")
-    page.wait_for_selector(".heat-canvas[data-rows='4']")
+    page.wait_for_selector(".heat-canvas[data-rows='2']")  # of the layer's own cells
     page.select_option("select[aria-label=Layer]", "block0.weight")
-    page.focus(".heat-canvas")
-    for _ in range(3):
-        page.keyboard.press("ArrowDown")
-    page.wait_for_function("() => document.querySelector('.heat .readout').textContent.includes('2^1 ')")
-    assert page.locator(".heat .readout").inner_text().endswith("0.75")
+    settled(page).focus(".heat-canvas:visible")
+    press(page, "ArrowDown")
+    expect(page.locator(".heat:visible .readout")).to_have_text(re.compile(r"2¹ .*0\.75$"))
+
+
+def test_histograms_of_one_and_of_two_values(visit: Visitor, tmp_path: Path):
+    """As many cells as a layer has, and a heat map of two sizes that moves with time."""
+    root = tmp_path / "runs"
+    with RunWriter(root / "cells", tensors=[{"name": "w"}]) as writer:
+        for step in range(1, 41):
+            shares = {f"spread_octave[{k}]": (k + 13) / 300 for k in range(-12, 12)}  # more than one request may name
+            shares |= {f"spread_update[{step % 4},-3]": 0.25, "spread_update[2,-5]": 0.5}
+            writer.write(step, "w", shares)
+    with served("watch", str(root)) as server:
+        page = visit(address(server, run="runs/cells", tab="distribution")).page
+        expect(page.locator(".heat-canvas[data-rows='24']")).to_be_visible()
+        settled(page).focus(".heat-canvas:visible")
+        press(page, "ArrowDown")
+        expect(page.locator(".heat:visible .readout")).to_have_text(re.compile(r"^from 2¹¹ .* 0\.08$"))
+        page.select_option("select[aria-label='Distribution of']", label="spread: joint histogram with |update| / lr")
+        expect(page.locator(".heat-canvas[data-rows='3']")).to_be_visible()
+        expect(page.locator("output[for=joint-time]")).to_have_text("step 40")
+        settled(page).focus(".heat-canvas:visible")
+        press(page, "ArrowDown", *["ArrowLeft"] * 3)  # from the right end of the highest row
+        expect(page.locator(".heat:visible .readout")).to_have_text("|update| / lr from 2⁻³ · spread from 2⁰ · 0.25")
+        page.focus("#joint-time")
+        press(page, "ArrowLeft")
+        expect(page.locator("output[for=joint-time]")).to_have_text("step 39")
+        expect(page.locator(".heat:visible .readout")).to_have_text("|update| / lr from 2⁻³ · spread from 2⁰ · –")
+        page.close()
 
 
 def test_an_alarm_leads_to_its_step(visit: Visitor, server: Server):
     page = visit(address(server, run="runs/first", tab="events")).page
     item = page.locator(".alarm")
     for words in ("loss spike", "The loss tripled at step 150.", "Lower the step size.", "loss 0.75"):
-        assert words in item.inner_text()
+        expect(item).to_contain_text(words)
     item.locator("button").click()
-    page.wait_for_function("() => location.hash.includes('range=130-170')")
-    assert points(page, "spread median of block1.weight") == 41
+    within(page, "range=130-170")
+    shows(page, "spread median of block1.weight", 41)
 
 
 def test_runs_are_compared_step_by_step(visit: Visitor, server: Server):
@@ -243,14 +273,13 @@ def test_runs_are_compared_step_by_step(visit: Visitor, server: Server):
     for name in ("first", "second"):
         page.check(f"tr[data-id='runs/{name}'] input")
     page.click("#compare")
-    assert points(page, "loss") == 420
-    assert points(page, "spread median of block0.weight") == 420
+    shows(page, "loss", 420)
+    shows(page, "spread median of block0.weight", 420)
     page.locator("figure.chart canvas").first.focus()
-    page.keyboard.press("Home")
-    text = page.locator(".readout").first.inner_text()
-    assert "runs/first 2" in text
-    assert "runs/second 2" in text
-    assert len(page.locator(".legend").first.locator("li").all()) == 2
+    press(page, "Home")
+    for run in ("first", "second"):
+        expect(page.locator(".readout").first).to_contain_text(f"runs/{run} 2")
+    expect(page.locator(".legend").first.locator("li")).to_have_count(2)
 
 
 def test_an_empty_and_a_broken_run_say_so(visit: Visitor, server: Server):
@@ -268,10 +297,10 @@ def test_an_address_that_makes_no_sense_is_survived(visit: Visitor, server: Serv
     page = visit(
         f"{server.address}/#run=runs/first&tab=evil&range=9-1&scale=3&column=%00&layer=<img src=x onerror=1>"
     ).page
-    points(page, "loss")
+    shows(page, "loss", 300)
     page.click("#tab-layers")
     page.wait_for_selector(".one:not(.hidden) h3")
-    assert page.locator("main img").count() == 0
+    expect(page.locator("main img")).to_have_count(0)
 
 
 # What happens meanwhile -----------------------------------------------------------------------------------------------
@@ -287,18 +316,18 @@ def test_a_run_that_is_being_recorded_grows_on_the_page(visit: Visitor, tmp_path
         writer = record(root / "live", 3)
         writer.flush()
         page.click("tr[data-id='runs/live'] a")
-        assert points(page, "loss") == 3
+        shows(page, "loss", 3)
         page.click("#tab-layers")
-        page.wait_for_function("() => document.querySelectorAll('.cell').length === 8")
+        expect(page.locator(".cell")).to_have_count(8)
         page.click("#tab-overview")
         late = []
         for step in range(4, 16):
             one(writer, step)
             begun = time.monotonic()
             writer.flush()
-            points(page, "loss", step)
+            shows(page, "loss", step)
             late.append(time.monotonic() - begun)
-            assert page.locator(".state").inner_text().startswith("● running")
+            expect(page.locator(".state")).to_have_text(re.compile("^● running"))
         sys.stdout.write(f"\nfrom flush to page: median {sorted(late)[6]:.2f} s, longest {max(late):.2f} s\n")
         writer.close()
         page.get_by_text("✓ finished").wait_for()
@@ -311,14 +340,14 @@ def test_the_page_goes_on_when_the_server_comes_back(visit: Visitor, tmp_path: P
     writer.flush()
     with served("watch", str(root)) as server:
         seen = visit(address(server, run="runs/live"))
-        points(seen.page, "loss", 5)
+        shows(seen.page, "loss", 5)
         port = server.port
     seen.page.get_by_text("The server does not answer").wait_for()
     one(writer, 6)
     writer.flush()
     with served("watch", str(root), port=port):
-        seen.page.wait_for_function("() => document.querySelector('.banner').classList.contains('hidden')")
-        assert points(seen.page, "loss", 6) == 6
+        expect(seen.page.locator(".banner")).to_be_hidden()
+        shows(seen.page, "loss", 6)
         seen.page.close()
     writer.close()
     seen.complaints[:] = [text for text in seen.complaints if "ERR_CONNECTION" not in text]
@@ -354,7 +383,7 @@ def test_a_real_training_is_watched_and_its_death_is_noticed(visit: Visitor, tmp
             page = visit(address(server, run="runs/mlp", tab="layers")).page
             child.stdin.write("200\n")
             child.stdin.flush()
-            page.wait_for_function("() => document.querySelectorAll('.cell').length === 4")
+            expect(page.locator(".cell")).to_have_count(4)
             page.wait_for_function(
                 "() => [...document.querySelectorAll('.cell')].every(c => Number(c.dataset.points) > 100)"
             )
@@ -388,7 +417,8 @@ def walk(page: Any) -> Iterator[dict[str, str]]:
     for place in PLACES:
         fragment = "&".join(f"{name}={value}" for name, value in place.items())
         page.evaluate("fragment => { location.hash = fragment; }", fragment)
-        page.wait_for_timeout(500)
+        page.wait_for_timeout(100)  # lines that come into view are asked for a frame later
+        settled(page)
         yield place
 
 
@@ -424,16 +454,14 @@ def test_everything_is_reached_by_the_keyboard_alone(visit: Visitor, server: Ser
     page = visit(server.address).page
     rows(page)
     page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "filter"
+    expect(page.locator("#filter")).to_be_focused()
     page.focus("tr[data-id='runs/first'] a")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowUp")
-    page.keyboard.press("Enter")
-    points(page, "loss")
+    press(page, "ArrowDown", "ArrowUp", "Enter")
+    shows(page, "loss", 300)
     page.focus("#tab-overview")
-    page.keyboard.press("ArrowRight")
+    press(page, "ArrowRight")
     page.wait_for_selector(".cell")
-    assert page.evaluate("document.activeElement.id") == "tab-layers"
+    expect(page.locator("#tab-layers")).to_be_focused()
     reached = []
     while not reached or (reached[-1] != "BODY" and len(reached) < 60):
         page.keyboard.press("Tab")
@@ -442,10 +470,9 @@ def test_everything_is_reached_by_the_keyboard_alone(visit: Visitor, server: Ser
         )
     assert {"column", "layers", "weights", "cell"} <= set(reached)
     page.focus(".cell")
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("Enter")
-    page.wait_for_function("() => location.hash.includes('layer=block0.bias')")
-    assert points(page, "spread median of block0.bias") == 300
+    press(page, "ArrowRight", "Enter")
+    within(page, "layer=block0.bias")
+    shows(page, "spread median of block0.bias", 300)
 
 
 def test_canvases_say_what_they_are(visit: Visitor, server: Server):
@@ -466,6 +493,7 @@ def test_a_hostile_name_stays_text(visit: Visitor, tmp_path: Path):
         page.click(".runs tbody a")
         for tab in ("layers", "events", "about", "heatmap", "distribution"):
             page.click(f"#tab-{tab}")
-            page.wait_for_timeout(150)
-        assert page.locator("main img").count() == 0
+            page.wait_for_selector(f"#tab-{tab}[aria-selected=true]")
+            settled(page)
+            expect(page.locator("main img")).to_have_count(0)
         page.close()

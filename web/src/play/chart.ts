@@ -1,6 +1,7 @@
 // Line charts on a canvas: any number of points, of which a pixel column draws its lowest and highest; linear or log
 // axes; a cursor that is shared with everything else. Also printed as SVG.
 
+import { isDense, paintDense } from "../shared/dense";
 import { colour, el, fit } from "../shared/dom";
 import { short } from "./scene";
 
@@ -11,8 +12,6 @@ export interface Series {
   width?: number;
   x: ArrayLike<number>;
   y: ArrayLike<number>;
-  /** points that are there, if fewer than the arrays hold */
-  count?: number;
   faint?: boolean;
   dots?: boolean;
 }
@@ -78,6 +77,23 @@ export function ticks(low: number, high: number, log: boolean, most: number): nu
   return out;
 }
 
+const extents = new WeakMap<ArrayLike<number>, { above: number; ends: [number, number] }>();
+
+/** Least and largest value between `above` and 1e300. A series that changes gets new arrays. */
+function extent(values: ArrayLike<number>, above: number): [number, number] {
+  const known = extents.get(values);
+  if (known?.above === above) return known.ends;
+  let low = Infinity;
+  let high = -Infinity;
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i]!;
+    if (v < low && v > above) low = v;
+    if (v > high && v < 1e300) high = v;
+  }
+  extents.set(values, { above, ends: [low, high] });
+  return [low, high];
+}
+
 export class Chart {
   readonly root: HTMLElement;
   readonly canvas: HTMLCanvasElement;
@@ -118,12 +134,9 @@ export class Chart {
       let high = -Infinity;
       for (const s of this.series) {
         const values = pick(s);
-        const n = s.count ?? values.length;
-        for (let i = 0; i < n; i++) {
-          const v = values[i]!;
-          if (v < low && (log ? v > 1e-300 : v > -1e300)) low = v;
-          if (v > high && v < 1e300) high = v;
-        }
+        const [least, most] = extent(values, log ? 1e-300 : -1e300);
+        low = Math.min(low, least);
+        high = Math.max(high, most);
       }
       if (!(high >= low)) return log ? [0.1, 1] : [0, 1];
       if (log) {
@@ -149,7 +162,7 @@ export class Chart {
     const some: number[] = [];
     for (const s of this.series) {
       const values = pick(s);
-      const n = s.count ?? values.length;
+      const n = values.length;
       for (let i = 0; i < n; i += Math.max(1, Math.floor(n / 500))) if (values[i]! > 1e-300) some.push(values[i]!);
     }
     some.sort((a, b) => a - b);
@@ -168,7 +181,12 @@ export class Chart {
     c.beginPath();
     c.rect(MARGIN.left, 0, width - MARGIN.left - MARGIN.right, height - MARGIN.bottom + 1);
     c.clip();
-    for (const s of this.series) this.line(c, s);
+    const inside = { left: MARGIN.left, top: 0, width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.bottom + 1 };
+    const many = this.series.filter((s) => !s.dots && isDense(s.x.length, inside.width));
+    paintDense(c, inside, scale, many.map((s) => ({ ...s, alpha: s.faint ? 0.4 : 1 })), {
+      x: (v) => place(this.x, v), back: (at) => value(this.x, at), y: (v) => (v <= 0 && this.y.log ? height : place(this.y, v)),
+    });
+    for (const s of this.series) if (!many.includes(s)) this.line(c, s);
     if (this.cursor !== null) {
       const x = place(this.x, Math.max(this.cursor, this.x.log ? this.x.low : -Infinity));
       c.strokeStyle = colour("--soft");
@@ -228,50 +246,42 @@ export class Chart {
     c.restore();
   }
 
-  /** The line's points in pixels, at most four a column: first, lowest, highest, last. */
+  /** The line's points in pixels, at most four a column: first, lowest, highest, last. x rises. */
   private pixels(s: Series): number[] {
     const out: number[] = [];
-    const n = s.count ?? Math.min(s.x.length, s.y.length);
-    let column = Number.NaN;
-    let lowest = 0;
-    let highest = 0;
-    let last = Number.NaN;
-    const close = () => {
-      if (Number.isNaN(column)) return;
-      if (lowest !== highest) out.push(column, lowest, column, highest);
-      out.push(column, last);
-    };
-    const { low, high, log, from, to } = this.x;
-    const a = log ? Math.log10(low) : low;
-    const fx = (to - from) / ((log ? Math.log10(high) : high) - a || 1);
-    const { low: yl, high: yh, log: ylog, from: yf, to: yt } = this.y;
-    const b = ylog ? Math.log10(yl) : yl;
-    const fy = (yt - yf) / ((ylog ? Math.log10(yh) : yh) - b || 1);
-    for (let i = 0; i < n; i++) {
-      const xv = s.x[i]!;
-      const yv = s.y[i]!;
-      const x = from + ((log ? Math.log10(xv) : xv) - a) * fx;
-      let y = ylog ? (yv > 0 ? yf + (Math.log10(yv) - b) * fy : yv <= 0 ? yf + 40 : Number.NaN) : yf + (yv - b) * fy;
-      if (y !== y) y = yv > 0 ? yt - 40 : Number.NaN;
-      if (!(x > -1e9) || x === Infinity) continue;
-      if (y !== y) {
-        close();
-        column = Number.NaN;
-        out.push(Number.NaN, Number.NaN);
+    const n = Math.min(s.x.length, s.y.length);
+    const { low, high, log, from, to } = this.y;
+    const b = log ? Math.log10(low) : low;
+    const fy = (to - from) / ((log ? Math.log10(high) : high) - b || 1);
+    // What a logarithmic axis cannot show lies just below it.
+    const Y = (v: number) => Math.max(-1e4, Math.min(1e4, log ? (v > 0 ? from + (Math.log10(v) - b) * fy : from + 40) : from + (v - b) * fy));
+    for (let i = 0; i < n; ) {
+      const x = place(this.x, s.x[i]!);
+      const first = s.y[i]!;
+      if (!(x > -1e9 && x < 1e9)) {
+        i++;
         continue;
       }
-      y = y < -1e4 ? -1e4 : y > 1e4 ? 1e4 : y;
-      const here = Math.round(x * 2) / 2;
-      if (here !== column) {
-        close();
-        out.push(here, y);
-        column = here;
-        lowest = highest = y;
-      } else if (y > lowest) lowest = y;
-      else if (y < highest) highest = y;
-      last = y;
+      if (first !== first) {
+        out.push(Number.NaN, Number.NaN);
+        i++;
+        continue;
+      }
+      const column = Math.round(2 * x) / 2;
+      const end = value(this.x, column + 0.25);
+      let least = first;
+      let most = first;
+      let last = first;
+      for (i++; i < n && s.x[i]! < end; i++) {
+        const v = s.y[i]!;
+        if (v < least) least = v;
+        else if (v > most) most = v;
+        else if (v !== v) break;
+        last = v;
+      }
+      out.push(column, Y(first));
+      if (least !== most) out.push(column, Y(least), column, Y(most), column, Y(last));
     }
-    close();
     return out;
   }
 

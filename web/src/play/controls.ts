@@ -1,6 +1,7 @@
 // The controls: preset, landscape or formula, start, noise, steps, and the methods with their numbers.
 
 import { Refused } from "../shared/api";
+import { afterPause } from "../shared/busy";
 import { el } from "../shared/dom";
 import { decayScale, linearScale, logScale, type NumberField, numberField, scaleOf } from "./fields";
 import { look } from "./look";
@@ -95,7 +96,6 @@ export class Controls {
     });
     const problem = el("pre", { id: "formula-problem", class: "error formula-problem", role: "status" });
     const own = el("div", { class: named ? "own hidden" : "own" }, typed, problem, el("p", { id: "formula-hint", class: "soft" }, "in x and y, or x1 to x9: + − * / ^ |x| sqrt exp log sin cos tan tanh erf min max"));
-    let timer = 0;
     const submit = async () => {
       const text = typed.value;
       try {
@@ -112,10 +112,7 @@ export class Controls {
         typed.setAttribute("aria-invalid", "true");
       }
     };
-    typed.addEventListener("input", () => {
-      clearTimeout(timer);
-      timer = window.setTimeout(() => void submit(), 180);
-    });
+    typed.addEventListener("input", afterPause(180, submit));
     choice.addEventListener("change", () => {
       own.classList.toggle("hidden", choice.value !== OWN);
       if (choice.value === OWN) {

@@ -8,23 +8,39 @@ const MOST_ROWS = 20_000;
 const FIRST_SLICE = 40; // ms
 const SLICE = 25;
 const REDRAW = 160; // ms between two pictures of a path that grows
-const tables = new Map<string, Float64Array>();
 
-function table(program: PathProgram, index: number, rule: string, hyper: Record<string, number>, steps: number): Float64Array {
+/** The values of a step scalar, computed as far as somebody has come: those of a million steps would take a moment. */
+class Table {
+  private values = new Float64Array();
+  private asked = 0;
+
+  constructor(
+    private readonly value: (t: number, ...settings: number[]) => number,
+    private readonly settings: number[],
+  ) {}
+
+  /** Those of the samples up to `t` at least, and no fewer than where they stop to change. */
+  upTo(t: number): Float64Array {
+    const settled = this.values.length < this.asked;
+    if (t > this.asked && !settled) {
+      this.asked = Math.max(t, 4 * this.asked, 1024);
+      this.values = runtime.table(this.value, this.settings, this.asked, this.values) as Float64Array<ArrayBuffer>;
+    }
+    return this.values;
+  }
+}
+
+const tables = new Map<string, Table>();
+
+function tableOf(program: PathProgram, index: number, rule: string, hyper: Record<string, number>): Table {
   const one = program.scalars[index]!;
   const settings = one.needs.map((name) => hyper[name]!);
   const key = `${rule} ${one.name} ${settings.join(" ")}`;
-  const known = tables.get(key);
-  const whole = known && (known.length > steps || known.length < tableAsked.get(key)!);
-  if (whole) return known;
-  const made = runtime.table(one.value, settings, steps + 1, known ?? null);
+  const known = tables.get(key) ?? new Table(one.value, settings);
   if (tables.size > 400) tables.clear();
-  tables.set(key, made);
-  tableAsked.set(key, steps + 1);
-  return made;
+  tables.set(key, known);
+  return known;
 }
-
-const tableAsked = new Map<string, number>();
 
 /** One method's way: rows [carried..., loss] at each `every`-th step and at the last one. */
 export class Path {
@@ -37,7 +53,8 @@ export class Path {
   spent = 0;
   private readonly S: Float64Array;
   private readonly C: number[];
-  private readonly T: Float64Array[];
+  private readonly tables: Table[];
+  private T: Float64Array[] = [];
   private readonly out: Float64Array;
   private readonly scratch: Float64Array;
   private readonly places: Map<string, number>;
@@ -57,7 +74,7 @@ export class Path {
     this.S = new Float64Array(program.carried.length);
     start.forEach((x, i) => (this.S[i] = x));
     this.C = program.constants.map((name) => constants[name] ?? method.hyper[name.slice(6)]!);
-    this.T = program.scalars.map((_, i) => table(program, i, method.rule, method.hyper, steps));
+    this.tables = program.scalars.map((_, i) => tableOf(program, i, method.rule, method.hyper));
     this.out = new Float64Array(program.columns.length);
     this.scratch = new Float64Array(program.carried.length);
     this.places = new Map(program.columns.map((name, i) => [name, i]));
@@ -67,6 +84,7 @@ export class Path {
   /** Go on to step `end`. */
   run(end: number): void {
     const begun = performance.now();
+    this.T = this.tables.map((one) => one.upTo(end + 1)); // the point after t steps looks ahead at sample t + 1
     this.program.advance(this.S, this.t, end, this.every, this.steps, this.C, this.T, this.key, this.rows);
     this.t = end;
     this.spent += performance.now() - begun;

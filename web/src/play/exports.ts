@@ -1,10 +1,12 @@
 // Taking a scene along: its address, Python that computes the same, pictures, a table, a film, and the page itself.
 
 import { download, el } from "../shared/dom";
-import type { Chart } from "./chart";
+import { deflated } from "../shared/state";
+import { type Chart, escaped } from "./chart";
 import type { Engine } from "./engine";
 import type { MapView } from "./mapview";
 import { CURVES, landscapeAddress, pathAddress, saved } from "./programs";
+import type { Stored } from "./stored";
 import { type Catalogue, label, type LandscapeInfo, type Scene } from "./scene";
 
 export interface ExportHost {
@@ -18,6 +20,8 @@ export interface ExportHost {
   /** show a step and draw at once */
   show(step: number): void;
   say(words: string): void;
+  /** show the paths of a file, or none */
+  open(file: File | null): Promise<Stored[]>;
 }
 
 function literal(value: number): string {
@@ -92,9 +96,25 @@ export async function film(host: ExportHost, seconds = 6): Promise<Blob> {
   return new Blob(parts, { type: kind.split(";")[0]! });
 }
 
+// Unpacks the page that is packed into a saved file, and starts it.
+const UNPACK = `
+(async () => {
+  const say = (words) => (document.getElementById("app").textContent = words);
+  if (!window.DecompressionStream) return say("This page needs a browser of 2023 or later.");
+  const bytes = Uint8Array.from(atob(document.getElementById("packed").textContent), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  const parts = JSON.parse(await new Response(stream).text());
+  for (const [tag, type, text] of parts) {
+    const one = document.createElement(tag);
+    if (type) one.type = type;
+    one.textContent = text;
+    document.head.append(one);
+  }
+})();
+`;
+
 /** This page with this scene and its programs, as one file that asks nobody. */
-export async function standalone(host: ExportHost): Promise<string> {
-  const { scene, place, catalogue } = host;
+export async function standalone(scene: Scene, place: LandscapeInfo, catalogue: Catalogue): Promise<string> {
   const text = async (address: string) => {
     const response = await fetch(address);
     if (!response.ok) throw new Error(`${address}: ${response.status}`);
@@ -102,21 +122,18 @@ export async function standalone(host: ExportHost): Promise<string> {
   };
   const addresses = [...new Set([CURVES, landscapeAddress(scene.landscape), ...scene.methods.map((one) => pathAddress(one.rule, scene.landscape, scene.noise))])];
   const [script, style, ...programs] = await Promise.all(["/static/play.js", "/static/play.css", ...addresses].map(text));
-  const safe = (code: string) => code.replaceAll("</script", "<\\/script").replaceAll("<!--", "<\\!--");
-  const data = (value: unknown) => JSON.stringify(value).replaceAll("<", "\\u003c");
+  const data = JSON.stringify;
   const makers = addresses.map((address, k) => `${data(address)}: ${programs[k]!.replace(/^export default /, "").trim().replace(/;$/, "")}`);
   const kept = { rules: catalogue.rules.filter((rule) => scene.methods.some((one) => one.rule === rule.name)), landscapes: catalogue.landscapes.filter((one) => one.name === scene.landscape) };
+  const held = `window.stepscopeSaved = { scene: ${data(scene)}, catalogue: ${data(kept)}, landscapes: ${data({ [scene.landscape]: place })}, programs: {\n${makers.join(",\n")}\n} };`;
+  const packed = await deflated(data([["style", "", style], ["script", "", held], ["script", "module", script]]));
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; media-src blob:">
-<meta name="color-scheme" content="light dark"><title>stepscope: ${scene.landscape.replaceAll("&", "&amp;").replaceAll("<", "&lt;")}</title>
-<style>${style!.replaceAll("</style", "<\\/style")}</style></head><body><div id="app"></div>
-<script>
-window.stepscopeSaved = { scene: ${data(scene)}, catalogue: ${data(kept)}, landscapes: ${data({ [scene.landscape]: place })}, programs: {
-${makers.map(safe).join(",\n")}
-} };
-</script>
-<script type="module">${safe(script!)}</script>
+<meta name="color-scheme" content="light dark"><title>stepscope: ${escaped(scene.landscape)}</title></head>
+<body><noscript>This page computes in the browser and needs JavaScript.</noscript><div id="app"></div>
+<script type="text/plain" id="packed">${packed}</script>
+<script>${UNPACK}</script>
 </body></html>
 `;
 }
@@ -146,6 +163,25 @@ export function exportsPanel(host: ExportHost): HTMLElement {
         }
       },
     }, words);
+  const file = el("input", { type: "file", id: "open-csv", accept: ".csv,text/csv", "aria-label": "Show the paths of a CSV file" });
+  const none = button("close-csv", "Hide the file's paths", async () => {
+    await host.open(null);
+    none.classList.add("hidden");
+    host.say("");
+  });
+  none.classList.add("hidden");
+  file.addEventListener("change", () => {
+    const chosen = file.files?.[0];
+    if (!chosen) return;
+    host.open(chosen).then(
+      (found) => {
+        host.say(`shown beside: ${found.map((one) => one.name).join(", ")}`);
+        none.classList.remove("hidden");
+      },
+      (error: unknown) => host.say(error instanceof Error ? error.message : String(error)),
+    );
+    file.value = ""; // the same file may be opened again
+  });
   return el(
     "section",
     { class: "panel exports", "aria-labelledby": "exports-title" },
@@ -165,7 +201,9 @@ export function exportsPanel(host: ExportHost): HTMLElement {
         download(`stepscope.${blob.type.includes("mp4") ? "mp4" : "webm"}`, blob);
         host.say("recorded");
       }),
-      saved ? null : button("save-html", "HTML page", async () => download("stepscope.html", await standalone(host), "text/html")),
+      el("label", { class: "button" }, "Open CSV", file),
+      none,
+      saved ? null : button("save-html", "HTML page", async () => download("stepscope.html", await standalone(host.scene, host.place, host.catalogue), "text/html")),
     ),
     box,
   );

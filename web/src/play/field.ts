@@ -52,50 +52,59 @@ export function field(loss: (x: number, y: number) => number, box: number[][], n
 const LIGHT: [number, number, number][] = [[88, 112, 140], [150, 172, 190], [198, 210, 217], [229, 233, 233], [250, 249, 246]];
 const DARK: [number, number, number][] = [[12, 16, 24], [25, 36, 52], [39, 55, 76], [58, 77, 98], [86, 104, 122]];
 
-/** The colour of a height in [0, 1]. */
-export function shade(h: number): [number, number, number] {
+/** The colours of all heights, row by row as in `heights`: red, green and blue in [0, 255], `stride` numbers apart. */
+export function shade(heights: Float32Array, stride: number): Uint8ClampedArray<ArrayBuffer> {
   const scale = dark() ? DARK : LIGHT;
-  if (Number.isNaN(h)) return dark() ? [60, 30, 50] : [240, 215, 226];
-  const at = Math.min(0.99999, Math.max(0, h)) * (scale.length - 1);
-  const i = Math.floor(at);
-  const f = at - i;
-  const [a, b] = [scale[i]!, scale[i + 1]!];
-  return [0, 1, 2].map((c) => a[c]! + f * (b[c]! - a[c]!)) as [number, number, number];
+  const none = dark() ? [60, 30, 50] : [240, 215, 226];
+  const out = new Uint8ClampedArray(stride * heights.length).fill(255);
+  for (let k = 0; k < heights.length; k++) {
+    const h = heights[k]!;
+    const at = Math.min(0.99999, Math.max(0, h)) * (scale.length - 1);
+    const i = Math.floor(at);
+    const [a, b] = h === h ? [scale[i]!, scale[i + 1]!] : [none, none];
+    for (let c = 0; c < 3; c++) out[stride * k + c] = h === h ? a[c]! + (at - i) * (b[c]! - a[c]!) : none[c]!;
+  }
+  return out;
 }
 
-/** Segments [x0, y0, x1, y1, ...] in the box's own numbers where the height crosses a level: marching squares. */
-export function contour(f: Field, at: number): Float64Array {
+/** Segments [x0, y0, x1, y1, ...] in the box's own numbers where the height crosses a level, by level: marching squares. */
+export function contours(f: Field, levels: number[]): Float64Array[] {
   const { n, height } = f;
   const [[x0, x1], [y0, y1]] = f.box as [[number, number], [number, number]];
-  const out: number[] = [];
+  const out: number[][] = levels.map(() => []);
   const dx = (x1 - x0) / (n - 1);
   const dy = (y1 - y0) / (n - 1);
   for (let j = 0; j < n - 1; j++) {
     for (let i = 0; i < n - 1; i++) {
       const k = j * n + i;
-      const a = height[k]! - at;
-      const b = height[k + 1]! - at;
-      const c = height[k + n + 1]! - at;
-      const d = height[k + n]! - at;
-      const kind = (a > 0 ? 1 : 0) | (b > 0 ? 2 : 0) | (c > 0 ? 4 : 0) | (d > 0 ? 8 : 0);
-      if (kind === 0 || kind === 15 || Number.isNaN(a + b + c + d)) continue;
+      const A = height[k]!;
+      const B = height[k + 1]!;
+      const C = height[k + n + 1]!;
+      const D = height[k + n]!;
+      const low = Math.min(A, B, C, D);
+      const high = Math.max(A, B, C, D); // both nan where one of them is: no level lies between
       const x = x0 + i * dx;
       const y = y0 + j * dy;
-      const bottom = () => out.push(x + (a / (a - b)) * dx, y);
-      const right = () => out.push(x + dx, y + (b / (b - c)) * dy);
-      const top = () => out.push(x + (d / (d - c)) * dx, y + dy);
-      const left = () => out.push(x, y + (a / (a - d)) * dy);
-      const pairs: (() => void)[] = [];
-      if (kind === 1 || kind === 14) pairs.push(left, bottom);
-      else if (kind === 2 || kind === 13) pairs.push(bottom, right);
-      else if (kind === 4 || kind === 11) pairs.push(right, top);
-      else if (kind === 8 || kind === 7) pairs.push(top, left);
-      else if (kind === 3 || kind === 12) pairs.push(left, right);
-      else if (kind === 6 || kind === 9) pairs.push(bottom, top);
-      else if ((a + b + c + d > 0) === (kind === 5)) pairs.push(left, top, bottom, right);
-      else pairs.push(left, bottom, right, top);
-      for (const f of pairs) f();
+      for (let l = 0; l < levels.length; l++) {
+        const at = levels[l]!;
+        if (!(low <= at && at < high)) continue;
+        const [a, b, c, d] = [A - at, B - at, C - at, D - at];
+        const kind = (a > 0 ? 1 : 0) | (b > 0 ? 2 : 0) | (c > 0 ? 4 : 0) | (d > 0 ? 8 : 0);
+        const bottom = [x + (a / (a - b)) * dx, y] as const;
+        const right = [x + dx, y + (b / (b - c)) * dy] as const;
+        const top = [x + (d / (d - c)) * dx, y + dy] as const;
+        const left = [x, y + (a / (a - d)) * dy] as const;
+        const to = out[l]!;
+        if (kind === 1 || kind === 14) to.push(...left, ...bottom);
+        else if (kind === 2 || kind === 13) to.push(...bottom, ...right);
+        else if (kind === 4 || kind === 11) to.push(...right, ...top);
+        else if (kind === 8 || kind === 7) to.push(...top, ...left);
+        else if (kind === 3 || kind === 12) to.push(...left, ...right);
+        else if (kind === 6 || kind === 9) to.push(...bottom, ...top);
+        else if ((a + b + c + d > 0) === (kind === 5)) to.push(...left, ...top, ...bottom, ...right);
+        else to.push(...left, ...bottom, ...right, ...top);
+      }
     }
   }
-  return Float64Array.from(out);
+  return out.map((one) => Float64Array.from(one));
 }

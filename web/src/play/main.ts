@@ -1,12 +1,13 @@
 // The playground: one scene, its paths, and every view of them.
 
+import { busy, waiting } from "../shared/busy";
 import { byId, colour, el, everyFrame } from "../shared/dom";
 import { decode, encode, keepInAddress } from "../shared/state";
 import { onTheme, themeButton } from "../shared/theme";
 import { Chart, type Series } from "./chart";
 import { Controls } from "./controls";
 import { Engine } from "./engine";
-import { exportsPanel, python, standalone, table } from "./exports";
+import { exportsPanel, python, standalone } from "./exports";
 import { look } from "./look";
 import { Maps } from "./maps";
 import { MapView } from "./mapview";
@@ -14,6 +15,7 @@ import { Panel } from "./panel";
 import { PRESETS } from "./presets";
 import { catalogue as fetchCatalogue, curves, landscapeInfo, landscapeProgram, type LandscapeFunctions, type LandscapeProgram, saved } from "./programs";
 import { accept, type Catalogue, label, type LandscapeInfo, type Scene, short, title, VERSION } from "./scene";
+import { readPaths, type Stored } from "./stored";
 import { Surface } from "./surface";
 
 const SPEEDS = [1, 5, 20, 100, 500, 2000, 10_000, 100_000, 1_000_000];
@@ -46,6 +48,8 @@ class Playground {
   private readonly coordinateChoice = el("select", { id: "inner-coordinate", "aria-label": "Coordinate" });
   private readonly logSteps = el("input", { type: "checkbox", id: "log-steps", checked: true });
   private readonly tabs = { player: el("button", { type: "button", id: "tab-player", role: "tab", "aria-controls": "player" }, "Player"), maps: el("button", { type: "button", id: "tab-maps", role: "tab", "aria-controls": "maps" }, "Phase diagrams and basins") };
+  private begun = false;
+  private stored: Stored[] = [];
   private playing = 0;
   private last = 0;
   private position = 0;
@@ -72,7 +76,7 @@ class Playground {
       this.everything();
     });
     addEventListener("resize", () => this.draw());
-    addEventListener("hashchange", () => void this.fromAddress());
+    addEventListener("hashchange", () => void waiting(this.fromAddress()));
     addEventListener("keydown", (event) => this.key(event));
     this.everything();
     document.documentElement.dataset.ready = "true";
@@ -104,6 +108,7 @@ class Playground {
     const scene = accept(given, this.catalogue, place);
     const [program] = await Promise.all([landscapeProgram(place.name), this.engine.prepare(scene)]);
     if (mine !== this.wanted) return;
+    if (this.place && String(this.place.variables) !== String(place.variables)) this.stored = [];
     this.place = place;
     this.program = program;
     this.scene = scene;
@@ -128,9 +133,9 @@ class Playground {
       return;
     }
     const mine = ++this.wanted;
-    void this.engine.prepare(this.scene).then(() => {
+    void waiting(this.engine.prepare(this.scene).then(() => {
       if (mine === this.wanted) this.compute();
-    }, (error: unknown) => this.say(error instanceof Error ? error.message : String(error)));
+    }, (error: unknown) => this.say(error instanceof Error ? error.message : String(error))));
   }
 
   private moveStart(point: number[]): void {
@@ -151,6 +156,17 @@ class Playground {
     const { methods, steps, noise, sigma, seed, shared } = this.scene;
     await this.load({ landscape: text, methods, steps, noise, sigma, seed, shared, at: this.scene.at, method: this.scene.method });
     this.scene.preset = "";
+    this.rebuild();
+  }
+
+  private async preset(id: string): Promise<void> {
+    const preset = PRESETS.find((one) => one.id === id);
+    if (!preset) return;
+    try {
+      await this.load({ ...preset.scene, preset: id });
+    } catch (error) {
+      this.say(error instanceof Error ? error.message : String(error));
+    }
     this.rebuild();
   }
 
@@ -176,13 +192,8 @@ class Playground {
         this.changed();
         this.choices();
       },
-      landscape: (text) => this.landscape(text),
-      preset: async (id) => {
-        const preset = PRESETS.find((one) => one.id === id);
-        if (!preset) return;
-        await this.load({ ...preset.scene, preset: id });
-        this.rebuild();
-      },
+      landscape: (text) => waiting(this.landscape(text)),
+      preset: (id) => waiting(this.preset(id)),
     });
     this.maps = new Maps({
       get scene() { return self.scene; },
@@ -233,6 +244,11 @@ class Playground {
             this.paint();
           },
           say: (words) => this.say(words),
+          open: async (file) => {
+            this.stored = file ? await waiting(readPaths(file, this.place.variables)) : [];
+            this.everything();
+            return this.stored;
+          },
         }))),
     );
     this.scrub.addEventListener("input", () => this.seek(Number(this.scrub.value)));
@@ -391,6 +407,9 @@ class Playground {
       const style = look(k);
       return { name: label(this.scene.methods, k), colour: style.colour, dash: style.dash, x, y };
     });
+    for (const one of mode === "time" ? [] : this.stored) {
+      this.loss.series.push({ name: one.name, colour: colour("--ink"), dash: [1, 3], width: 1.4, x: mode === "step" ? one.steps : one.steps.map((t) => t + 1), y: one.loss.map((v) => v - floor) });
+    }
   }
 
   private paint(): void {
@@ -404,14 +423,16 @@ class Playground {
     if (scene.tab === "player") {
       const flat = place.variables.length === 1;
       this.surface.root.closest(".view")!.classList.toggle("hidden", flat); // before the map is drawn: it takes the room
-      this.map.show({ scene, place, functions: this.functions, paths: engine.paths });
+      this.map.show({ scene, place, functions: this.functions, paths: engine.paths, stored: this.stored });
       if (!flat && this.map.field) this.surface.show({ field: this.map.field, scene, paths: engine.paths, functions: this.functions });
       const mode = this.xAxis.value;
       const path = engine.paths[scene.method]!;
       this.loss.cursor = mode === "time" ? (scene.at / Math.max(1, path.t)) * path.spent : mode === "log step" ? scene.at + 1 : scene.at;
       this.loss.draw();
     } else this.maps.draw();
-    this.panel.show(scene, place, engine.paths, this.logSteps.checked);
+    if (this.begun) this.panel.show(scene, place, engine.paths, this.logSteps.checked);
+    else this.draw(); // the first picture is the map; what the step is made of comes with the next frame
+    this.begun = true;
     const root = document.documentElement.dataset;
     root.done = String(engine.done);
     root.latency = engine.latency.toFixed(3);
@@ -451,12 +472,17 @@ class Playground {
     return {
       scene: () => structuredClone(this.scene),
       latency: () => this.engine.latency,
-      done: () => this.engine.done,
-      chart: () => this.loss.spent,
+      /** whether everything that was begun is on the page; a path that takes longer may go on */
+      settled: () => !busy(),
+      done: () => !busy() && this.engine.done,
+      stored: () => this.stored.map((one) => ({ name: one.name, rows: one.steps.length, last: one.theta.map((x) => x.at(-1)) })),
       maps: () => this.maps.times,
       python: () => python(this.scene, this.catalogue, this.place),
-      standalone: () => standalone({ scene: this.scene, place: this.place, catalogue: this.catalogue, engine: this.engine, map: this.map, loss: this.loss, address: async () => "", show: () => undefined, say: () => undefined }),
-      csv: () => table({ scene: this.scene, place: this.place, catalogue: this.catalogue, engine: this.engine, map: this.map, loss: this.loss, address: async () => "", show: () => undefined, say: () => undefined }),
+      /** the saved page of any scene */
+      standalone: async (wish: { landscape: string }) => {
+        const place = await landscapeInfo(wish.landscape, this.catalogue);
+        return standalone(accept(wish, this.catalogue, place), place, this.catalogue);
+      },
       final: () => this.engine.paths.map((path) => ({ rule: title(path.method.rule), rows: Array.from(path.rows.subarray((path.count - 1) * path.width, path.count * path.width)) })),
       chartTime: (series: number, points: number) => {
         const chart = new Chart({ label: "", xlabel: "", ylabel: "" });
@@ -464,12 +490,14 @@ class Playground {
         byId("app").append(chart.root);
         const x = Float64Array.from({ length: points }, (_, k) => k);
         chart.series = Array.from({ length: series }, (_, s) => ({ name: "", colour: colour("--c0"), x, y: x.map((k) => Math.sin(k / 500 + s) + Math.sin(k * 12.9898 + s)) }));
-        const times = Array.from({ length: 7 }, () => {
+        const times = Array.from({ length: 9 }, () => {
+          const begun = performance.now();
           chart.draw();
-          return chart.spent;
+          chart.canvas.getContext("2d")!.getImageData(0, 0, 1, 1); // waits for the painting
+          return performance.now() - begun;
         }).sort((a, b) => a - b);
         chart.root.remove();
-        return times[3]!;
+        return times[4]!;
       },
     };
   }
@@ -483,6 +511,6 @@ declare global {
 
 const playground = new Playground();
 window.stepscope = playground.probe();
-playground.begin().catch((error: unknown) => {
+waiting(playground.begin()).catch((error: unknown) => {
   byId("app").append(el("p", { class: "error", role: "alert" }, `The page could not start: ${error instanceof Error ? error.message : String(error)}`));
 });

@@ -1,6 +1,7 @@
 // Phase diagrams and basins: one number per setting, computed by the server, shown as it comes. A click loads a cell.
 
 import { frames, post, Refused } from "../shared/api";
+import { afterPause, waiting } from "../shared/busy";
 import { colour, el, fit, rgb } from "../shared/dom";
 import { onTheme } from "../shared/theme";
 import { ticks } from "./chart";
@@ -35,7 +36,6 @@ export class Maps {
   private abort: AbortController | null = null;
   private cross: [number, number] | null = null;
   private asked = "";
-  private timer = 0;
   /** milliseconds from asking to the first picture, and to the whole */
   times = { first: Number.NaN, whole: Number.NaN };
 
@@ -123,13 +123,14 @@ export class Maps {
   }
 
   /** Ask again, a moment after the last change. */
-  later(): void {
-    clearTimeout(this.timer);
-    this.timer = window.setTimeout(() => void this.compute(), 150);
-  }
+  readonly later = afterPause(150, () => this.compute());
 
   /** Ask the server, unless this very map is there. */
-  async compute(): Promise<void> {
+  compute(): Promise<void> {
+    return waiting(this.ask());
+  }
+
+  private async ask(): Promise<void> {
     const { scene } = this.host;
     if (saved) {
       this.said.textContent = "Maps are computed by the server: start `stepscope play`.";

@@ -5,10 +5,11 @@ import { colour, el, fit } from "../shared/dom";
 import { onTheme } from "../shared/theme";
 import { drawMark, escaped, ticks } from "./chart";
 import type { Path } from "./engine";
-import { contour, type Field, field, shade } from "./field";
+import { contours, type Field, field, shade } from "./field";
 import { look } from "./look";
 import type { LandscapeFunctions } from "./programs";
 import { label, type LandscapeInfo, type Scene, short } from "./scene";
+import type { Stored } from "./stored";
 
 const GRID = 121;
 const LEVELS = 16;
@@ -19,6 +20,8 @@ export interface MapInput {
   place: LandscapeInfo;
   functions: LandscapeFunctions;
   paths: Path[];
+  /** from a file */
+  stored: Stored[];
 }
 
 export class MapView {
@@ -26,7 +29,7 @@ export class MapView {
   readonly root: HTMLElement;
   private input: MapInput | null = null;
   private base: HTMLCanvasElement | null = null;
-  private lines: { level: number; segments: Float64Array }[] = [];
+  private lines: Float64Array[] = [];
   private field_: Field | null = null;
   private drawn = "";
 
@@ -116,16 +119,12 @@ export class MapView {
     const picture = document.createElement("canvas");
     picture.width = picture.height = GRID;
     const c = picture.getContext("2d")!;
+    const colours = shade(f.height, 4); // from the lowest row up
     const data = c.createImageData(GRID, GRID);
-    for (let row = 0; row < GRID; row++) {
-      for (let column = 0; column < GRID; column++) {
-        const [r, g, b] = shade(f.height[(GRID - 1 - row) * GRID + column]!);
-        data.data.set([r, g, b, 255], 4 * (row * GRID + column));
-      }
-    }
+    for (let row = 0; row < GRID; row++) data.data.set(colours.subarray(4 * GRID * row, 4 * GRID * (row + 1)), 4 * GRID * (GRID - 1 - row));
     c.putImageData(data, 0, 0);
     this.base = picture;
-    this.lines = Array.from({ length: LEVELS }, (_, k) => (k + 0.5) / LEVELS).map((level) => ({ level, segments: contour(f, level) }));
+    this.lines = contours(f, Array.from({ length: LEVELS }, (_, k) => (k + 0.5) / LEVELS));
   }
 
   draw(): void {
@@ -156,7 +155,7 @@ export class MapView {
       c.globalAlpha = 0.45;
       c.lineWidth = 0.8;
       c.beginPath();
-      for (const { segments: s } of this.lines) {
+      for (const s of this.lines) {
         for (let k = 0; k < s.length; k += 4) {
           c.moveTo(f.X(s[k]!), f.Y(s[k + 1]!));
           c.lineTo(f.X(s[k + 2]!), f.Y(s[k + 3]!));
@@ -171,6 +170,7 @@ export class MapView {
         c.fillRect(x - 0.75, y - 5, 1.5, 10);
       }
     }
+    for (const one of this.input!.stored) this.storedPath(c, f, one, scene.at);
     for (const [k, path] of paths.entries()) this.path(c, f, path, k, scene.at);
     for (const [k, path] of paths.entries()) {
       const [x, y] = this.shown(path, scene.at);
@@ -239,6 +239,27 @@ export class MapView {
         c.fill();
       }
     }
+  }
+
+  private storedPath(c: CanvasRenderingContext2D, f: ReturnType<MapView["frame"]>, one: Stored, at: number): void {
+    const [i, j] = this.input!.scene.plane;
+    const [across, up] = this.flat ? [one.theta[0]!, one.loss] : [one.theta[i]!, one.theta[j]!];
+    c.strokeStyle = colour("--ink");
+    c.lineWidth = 1.4;
+    c.setLineDash([1, 3]);
+    c.lineCap = "round";
+    c.beginPath();
+    let last = 0;
+    for (let row = 0; row < one.steps.length; row++) {
+      const [x, y] = [f.X(across[row]!), f.Y(up[row]!)];
+      if (!(Math.abs(x) < 1e5 && Math.abs(y) < 1e5)) break;
+      c.lineTo(x, y);
+      if (one.steps[row]! <= at) last = row;
+    }
+    c.stroke();
+    c.setLineDash([]);
+    c.lineCap = "butt";
+    drawMark(c, f.X(across[last]!), f.Y(up[last]!), colour("--ink"), "circle", 4);
   }
 
   private startPixels(f: ReturnType<MapView["frame"]>): [number, number] {
@@ -414,7 +435,7 @@ export class MapView {
     } else {
       out.push(`<image href="${this.base!.toDataURL("image/png")}" x="${MARGIN.left}" y="${MARGIN.top}" width="${f.w}" height="${f.h}" preserveAspectRatio="none"/>`);
       let d = "";
-      for (const { segments: s } of this.lines) {
+      for (const s of this.lines) {
         for (let k = 0; k < s.length; k += 4) d += `M${f.X(s[k]!).toFixed(1)} ${f.Y(s[k + 1]!).toFixed(1)}L${f.X(s[k + 2]!).toFixed(1)} ${f.Y(s[k + 3]!).toFixed(1)}`;
       }
       out.push(`<path d="${d}" fill="none" stroke="${colour("--soft")}" stroke-opacity="0.45" stroke-width="0.8"/>`);

@@ -108,7 +108,7 @@ export class Panel {
     const label = `Direction ${short(direction)}, factor ${short(factor)}, step of ${variable} ${short(update)}`;
     this.arrows.innerHTML =
       `<svg viewBox="0 0 430 96" role="img" aria-label="${label}" font-size="13">` +
-      arrow(16, -direction / scale, colour("--c1"), "direction") + text(16, `direction ${signed ? short(-direction) : short(-direction)}`) +
+      arrow(16, -direction / scale, colour("--c1"), "direction") + text(16, `− direction = ${short(-direction)}`) +
       arrow(48, factor, colour("--c2"), "factor") + text(48, `× factor ${short(factor)}`) +
       arrow(80, update / (lr * (signed ? 1 : scale) || 1), c, "step") + text(80, `= step ${short(update / lr)} · lr`) +
       "</svg>";

@@ -1,6 +1,8 @@
 // The landscape as a surface of log loss, with the paths on it, in WebGL2. Each path is drawn twice: faintly where the
-// surface hides it, and over that where it does not.
+// surface hides it, and over that where it does not. Without a graphics card the processor draws it: coarser, and no
+// more often than leaves time for everything else.
 
+import { begin } from "../shared/busy";
 import { colour, el, rgb } from "../shared/dom";
 import { onTheme } from "../shared/theme";
 import type { Path } from "./engine";
@@ -48,6 +50,16 @@ function light(css: string): [number, number, number] {
   return rgb(css).map((v) => v / 255) as [number, number, number];
 }
 
+interface Ribbon {
+  buffer: WebGLBuffer;
+  segments: number;
+  /** of each point */
+  steps: number[];
+  path: Path;
+  count: number;
+  field: Field;
+}
+
 export class Surface {
   readonly root: HTMLElement;
   readonly canvas: HTMLCanvasElement;
@@ -57,7 +69,10 @@ export class Surface {
   private surface: WebGLProgram | null = null;
   private path: WebGLProgram | null = null;
   private mesh: { buffer: WebGLBuffer; index: WebGLBuffer; count: number; of: Field } | null = null;
-  private ribbons: { buffer: WebGLBuffer; segments: number; shown: number }[] = [];
+  private ribbons: Ribbon[] = [];
+  private slow = false;
+  private rest = 0; // milliseconds between two pictures
+  private last = 0;
   private turn = { azimuth: -0.7, height: 0.75, distance: 2.55 };
   private wanted = false;
   private input: { field: Field; scene: Scene; paths: Path[]; functions: LandscapeFunctions } | null = null;
@@ -99,18 +114,30 @@ export class Surface {
   draw(): void {
     if (this.wanted) return;
     this.wanted = true;
+    const shown = begin();
     const go = () =>
       requestAnimationFrame(() => {
         this.wanted = false;
         this.render();
+        shown();
       });
-    if (this.asked) go();
+    const wait = this.last + this.rest - performance.now();
+    if (this.asked && wait > 0) setTimeout(go, wait);
+    else if (this.asked) go();
     else {
       setTimeout(() => {
         this.asked = true;
-        this.gl = this.canvas.getContext("webgl2", { antialias: true, alpha: false, preserveDrawingBuffer: true });
+        const wish = { alpha: false, preserveDrawingBuffer: true };
+        this.gl = this.canvas.getContext("webgl2", { ...wish, antialias: true, failIfMajorPerformanceCaveat: true });
+        if (!this.gl) {
+          this.gl = this.canvas.getContext("webgl2", { ...wish, antialias: false });
+          this.slow = this.gl !== null;
+        }
         if (this.gl) this.start();
-        else this.note.textContent = "This browser shows no 3-D graphics (WebGL 2); the map shows the same.";
+        else {
+          this.note.textContent = "This browser shows no 3-D graphics (WebGL 2); the map shows the same.";
+          this.root.classList.add("none");
+        }
         go();
       }, 30);
     }
@@ -122,15 +149,16 @@ export class Surface {
     if (this.mesh?.of === f) return;
     const n = f.n;
     const data = new Float32Array(n * n * 9);
+    const colours = shade(f.height, 3);
     const z = (i: number, j: number) => {
       const h = f.height[Math.min(n - 1, Math.max(0, j)) * n + Math.min(n - 1, Math.max(0, i))]!;
       return Number.isNaN(h) ? HEIGHT : h * HEIGHT;
     };
     for (let j = 0; j < n; j++) {
       for (let i = 0; i < n; i++) {
-        const [r, g, b] = shade(f.height[j * n + i]!);
+        const k = 3 * (j * n + i);
         const slope = [(z(i - 1, j) - z(i + 1, j)) * (n / 4), (z(i, j - 1) - z(i, j + 1)) * (n / 4)];
-        data.set([(2 * i) / (n - 1) - 1, (2 * j) / (n - 1) - 1, z(i, j), slope[0]!, slope[1]!, 1, r / 255, g / 255, b / 255], 9 * (j * n + i));
+        data.set([(2 * i) / (n - 1) - 1, (2 * j) / (n - 1) - 1, z(i, j), slope[0]!, slope[1]!, 1, colours[k]! / 255, colours[k + 1]! / 255, colours[k + 2]! / 255], 9 * (j * n + i));
       }
     }
     const index = new Uint32Array(6 * (n - 1) * (n - 1));
@@ -153,46 +181,50 @@ export class Surface {
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, index, gl.STATIC_DRAW);
   }
 
-  /** The path's points in the box of the surface, thinned where they coincide, up to the shown step and beyond. */
-  private points(path: Path): { points: number[]; shown: number } {
+  /** The path's points in the box of the surface, thinned where they coincide, and the steps they are reached at. */
+  private points(path: Path): { points: number[]; steps: number[] } {
     const { field: f, scene } = this.input!;
     const [[x0, x1], [y0, y1]] = f.box as [[number, number], [number, number]];
     const [i, j] = scene.plane;
     const points: number[] = [];
-    let shown = 0;
+    const steps: number[] = [];
     let last = [9, 9];
     for (let row = 0; row < path.count; row++) {
       const x = (2 * (path.theta(row, i) - x0)) / (x1 - x0) - 1;
       const y = (2 * (path.theta(row, j) - y0)) / (y1 - y0) - 1;
       if (!(Math.abs(x) < 4 && Math.abs(y) < 4)) break;
-      const due = path.stepOf(row) <= scene.at;
       if (Math.hypot(x - last[0]!, y - last[1]!) > 0.004) {
         const out = Math.abs(x) > 1 || Math.abs(y) > 1;
         const h = out ? Number.NaN : f.level(path.loss(row)) * HEIGHT + 0.004;
         points.push(x, y, h);
+        steps.push(path.stepOf(row));
         last = [x, y];
       }
-      if (due) shown = points.length / 3;
     }
-    return { points, shown };
+    return { points, steps };
   }
 
-  private ribbon(path: Path): { buffer: WebGLBuffer; segments: number; shown: number } {
+  /** Two triangles a segment; made again only where the path or the map has changed. */
+  private ribbon(path: Path, before: Ribbon | undefined): Ribbon {
     const gl = this.gl!;
-    const { points, shown } = this.points(path);
+    const { field } = this.input!;
+    if (before && before.path === path && before.count === path.count && before.field === field) return before;
+    if (before) gl.deleteBuffer(before.buffer);
+    const { points, steps } = this.points(path);
     const segments = Math.max(0, points.length / 3 - 1);
     const data = new Float32Array(segments * 6 * 8);
     const sides = [[0, -1], [1, -1], [1, 1], [0, -1], [1, 1], [0, 1]];
     for (let s = 0; s < segments; s++) {
       for (let v = 0; v < 6; v++) {
-        data.set(points.slice(3 * s, 3 * s + 6), 8 * (6 * s + v));
-        data.set(sides[v]!, 8 * (6 * s + v) + 6);
+        const to = 8 * (6 * s + v);
+        for (let c = 0; c < 6; c++) data[to + c] = points[3 * s + c]!;
+        data.set(sides[v]!, to + 6);
       }
     }
     const buffer = gl.createBuffer()!;
     gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
     gl.bufferData(gl.ARRAY_BUFFER, data, gl.DYNAMIC_DRAW);
-    return { buffer, segments, shown: Math.max(0, shown - 1) };
+    return { buffer, segments, steps, path, count: path.count, field };
   }
 
   private matrix(aspect: number): Float32Array {
@@ -230,7 +262,8 @@ export class Surface {
   render(): void {
     const gl = this.gl;
     if (!gl || gl.isContextLost() || !this.input || !this.surface || !this.path || !this.canvas.clientWidth) return;
-    const scale = Math.min(2, window.devicePixelRatio || 1);
+    const begun = performance.now();
+    const scale = this.slow ? 0.6 : Math.min(2, window.devicePixelRatio || 1);
     const width = Math.round(this.canvas.clientWidth * scale);
     const height = Math.round(this.canvas.clientHeight * scale);
     if (this.canvas.width !== width || this.canvas.height !== height) {
@@ -238,8 +271,9 @@ export class Surface {
       this.canvas.height = height;
     }
     this.build();
-    for (const one of this.ribbons) gl.deleteBuffer(one.buffer);
-    this.ribbons = this.input.paths.map((path) => this.ribbon(path));
+    const { paths, scene } = this.input;
+    for (const one of this.ribbons.splice(paths.length)) gl.deleteBuffer(one.buffer);
+    this.ribbons = paths.map((path, k) => this.ribbon(path, this.ribbons[k]));
     gl.viewport(0, 0, width, height);
     const [r, g, b] = light(colour("--surface"));
     gl.clearColor(r, g, b, 1);
@@ -267,11 +301,17 @@ export class Surface {
         this.attributes(this.path, [["a", 3, 0], ["b", 3, 12], ["side", 2, 24]], 32);
         gl.uniform1f(gl.getUniformLocation(this.path, "width"), (hidden ? 2.6 : 3.6) * scale);
         gl.uniform4f(gl.getUniformLocation(this.path, "c"), ...light(look(k).colour), hidden ? 0.35 : 1);
-        if (one.shown) gl.drawArrays(gl.TRIANGLES, 0, one.shown * 6);
+        const later = one.steps.findIndex((step) => step > scene.at);
+        const shown = later < 0 ? one.segments : Math.max(0, later - 1);
+        if (shown) gl.drawArrays(gl.TRIANGLES, 0, shown * 6);
         gl.uniform4f(gl.getUniformLocation(this.path, "c"), ...light(look(k).colour), hidden ? 0.12 : 0.25);
-        if (one.segments > one.shown) gl.drawArrays(gl.TRIANGLES, one.shown * 6, (one.segments - one.shown) * 6);
+        if (one.segments > shown) gl.drawArrays(gl.TRIANGLES, shown * 6, (one.segments - shown) * 6);
       }
     }
+    if (!this.slow) return;
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4)); // waits until it is drawn
+    this.last = performance.now();
+    this.rest = Math.min(2000, 3 * (this.last - begun));
   }
 
   private attributes(program: WebGLProgram, list: [string, number, number][], stride: number): void {

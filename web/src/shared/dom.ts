@@ -1,5 +1,7 @@
 // Making elements without a framework: el("button", { class: "primary", onclick: f }, "text", child).
 
+import { begin } from "./busy";
+
 type Attributes = Record<string, unknown>;
 
 /** An element with attributes, properties and listeners ("onclick": a function), and its children in order. */
@@ -36,17 +38,29 @@ export function everyFrame(f: () => void): () => void {
   return () => {
     if (asked) return;
     asked = true;
+    const done = begin();
     requestAnimationFrame(() => {
       asked = false;
       f();
+      done();
     });
   };
 }
 
+const colours = new Map<string, string>();
+
 /** A colour variable of the theme, as it is now. */
 export function colour(name: string): string {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  let value = colours.get(name);
+  if (value === undefined) {
+    value = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    if (value) colours.set(name, value);
+  }
+  return value;
 }
+
+/** The theme is another one. */
+export const forgetColours = (): void => colours.clear();
 
 /** The red, green and blue of "#rgb" or "#rrggbb", each from 0 to 255. */
 export function rgb(css: string): [number, number, number] {

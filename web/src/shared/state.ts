@@ -1,6 +1,8 @@
 // The whole state of a page in the fragment of its address: plain JSON, compressed, in base64url. A fragment never
 // reaches a server. It is read like anything else from outside: `accept` decides what is kept.
 
+import { afterPause } from "./busy";
+
 function toBase64(bytes: Uint8Array): string {
   let text = "";
   for (const byte of bytes) text += String.fromCharCode(byte);
@@ -12,7 +14,7 @@ function fromBase64(text: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(raw, (c) => c.charCodeAt(0));
 }
 
-async function through(bytes: Uint8Array<ArrayBuffer>, stream: GenericTransformStream, most: number): Promise<Uint8Array> {
+async function through(bytes: Uint8Array<ArrayBuffer>, stream: GenericTransformStream, most = Infinity): Promise<Uint8Array> {
   const reader = new Blob([bytes]).stream().pipeThrough(stream as ReadableWritablePair<Uint8Array, BufferSource>).getReader();
   const parts: Uint8Array[] = [];
   let size = 0;
@@ -34,6 +36,14 @@ async function through(bytes: Uint8Array<ArrayBuffer>, stream: GenericTransformS
 
 const MOST = 1 << 16;
 
+/** A text, compressed, in plain base64. */
+export async function deflated(text: string): Promise<string> {
+  const bytes = await through(new TextEncoder().encode(text), new CompressionStream("deflate-raw"));
+  let out = "";
+  for (let i = 0; i < bytes.length; i += 8192) out += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  return btoa(out);
+}
+
 /** The state as a fragment without its "#". */
 export async function encode(state: unknown): Promise<string> {
   const bytes = new TextEncoder().encode(JSON.stringify(state));
@@ -52,15 +62,11 @@ export async function decode(fragment: string): Promise<unknown> {
 
 /** Writes the state into the address, a moment after the last change, without a step in the history. */
 export function keepInAddress(read: () => unknown): () => void {
-  let timer = 0;
-  return () => {
-    clearTimeout(timer);
-    timer = window.setTimeout(async () => {
-      try {
-        history.replaceState(null, "", `#${await encode(read())}`);
-      } catch {
-        // a page inside a frame of another origin may not change its address
-      }
-    }, 250);
-  };
+  return afterPause(250, async () => {
+    try {
+      history.replaceState(null, "", `#${await encode(read())}`);
+    } catch {
+      // a page inside a frame of another origin may not change its address
+    }
+  });
 }

@@ -1,6 +1,6 @@
 // Light, dark, or what the system prefers: remembered per browser, told to whoever draws on a canvas.
 
-import { el } from "./dom";
+import { el, forgetColours } from "./dom";
 
 type Theme = "system" | "light" | "dark";
 const KEY = "stepscope-theme";
@@ -18,13 +18,16 @@ function stored(): Theme {
 function apply(theme: Theme): void {
   if (theme === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
+  forgetColours();
   for (const f of listeners) f();
 }
+
+const night = matchMedia("(prefers-color-scheme: dark)");
 
 /** Whether the page is dark now. */
 export function dark(): boolean {
   const forced = document.documentElement.dataset.theme;
-  return forced ? forced === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  return forced ? forced === "dark" : night.matches;
 }
 
 /** Calls f whenever the colours change. */
@@ -36,7 +39,7 @@ export function onTheme(f: () => void): void {
 export function themeButton(): HTMLButtonElement {
   let theme = stored();
   apply(theme);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => apply(theme));
+  night.addEventListener("change", () => apply(theme));
   const button = el("button", { id: "theme", type: "button" });
   const show = () => {
     button.textContent = { system: "◐ auto", light: "☀ light", dark: "☾ dark" }[theme];

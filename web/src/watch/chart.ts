@@ -1,10 +1,11 @@
 // Lines over steps: means with the band between least and largest values, any number of points, one pass a line.
 
+import { isDense, paintDense } from "../shared/dense";
 import { colour, el, everyFrame, fit } from "../shared/dom";
 import { onTheme } from "../shared/theme";
 import type { Series } from "./data";
 import { count, number } from "./format";
-import { around, placer, ticks, wantsLog, type Scale } from "./scales";
+import { around, placer, ticks, wantsLog, type Placer, type Scale } from "./scales";
 
 /** A line. look: which hue and dashes; 0 is the first. band: show where the values lie that the mean is of. */
 export interface Line {
@@ -100,9 +101,13 @@ export class Chart {
     context.rect(LEFT, TOP, Math.max(0, width - LEFT - RIGHT), Math.max(0, height - TOP - BOTTOM));
     context.clip();
     for (const line of this.picture.lines) if (line.band) drawBand(context, line.series, x, y, hue(line.look));
+    const inside = { left: LEFT, top: TOP, width: width - LEFT - RIGHT, height: height - TOP - BOTTOM };
+    const many = this.picture.lines.filter((line) => isDense(line.series.step.length, inside.width));
+    const painted = many.map((line) => ({ x: line.series.step, y: line.series.mean, colour: hue(line.look), alpha: 1 }));
+    paintDense(context, inside, scale, painted, { x, back: x.back, y });
     for (const line of this.picture.lines) {
       context.setLineDash([...(DASHES[line.look % DASHES.length] ?? [])]);
-      drawLine(context, line.series.step, line.series.mean, x, y, hue(line.look), this.picture.lines.length > 1 ? 1.5 : 1.7);
+      if (!many.includes(line)) drawLine(context, line.series.step, line.series.mean, x, y, hue(line.look), this.picture.lines.length > 1 ? 1.5 : 1.7);
       context.setLineDash([]);
       if (line.dots) drawDots(context, line.series, x, y, hue(line.look));
       drawBroken(context, line.series, x, height - BOTTOM);
@@ -283,65 +288,65 @@ export function nearest(steps: ArrayLike<number>, target: number): number {
   return Math.abs((steps[high] as number) - target) < Math.abs((steps[low] as number) - target) ? high : low;
 }
 
-/** One pass over the points: of those that share a pixel column, the first, the extremes and the last one are drawn. */
+/**
+ * One pass over the points: of those that share a pixel column, the first, the extremes and the last one are drawn.
+ * `steps` rise. `back` is the inverse of `x`: where a column ends is found once, and its points are only compared.
+ */
 export function drawLine(
   context: CanvasRenderingContext2D,
-  steps: ArrayLike<number>,
-  values: ArrayLike<number>,
-  x: (v: number) => number,
-  y: (v: number) => number,
+  steps: Float64Array,
+  values: Float64Array,
+  x: Placer,
+  y: Placer,
   stroke: string,
   width: number,
 ): void {
   context.strokeStyle = stroke;
   context.lineWidth = width;
-  context.lineJoin = "round";
+  context.lineJoin = "bevel";
   context.beginPath();
-  let column = NaN;
-  let first = 0;
-  let low = 0;
-  let high = 0;
+  const n = Math.min(steps.length, values.length);
+  const least = Number.isNaN(y(-1)) ? 0 : -Infinity; // a logarithmic axis shows what is above 0
+  const good = (value: number) => value > least && value < Infinity;
+  let alone = 0; // points since the pen was put down
   let last = 0;
-  let points = 0;
-  let open = false;
-  const flush = () => {
-    if (!points) return;
-    const at = column / 2;
-    if (open) context.lineTo(at, y(first));
+  let at = 0;
+  for (let i = 0; i < n; ) {
+    const first = values[i] as number;
+    if (!good(first)) {
+      if (alone === 1) dot(context, at, y(last));
+      alone = 0;
+      i++;
+      continue;
+    }
+    at = Math.round(x(steps[i] as number) * 2) / 2;
+    const end = x.back(at + 0.25);
+    let low = first;
+    let high = first;
+    last = first;
+    let points = 1;
+    for (i++; i < n && (steps[i] as number) < end; i++) {
+      const value = values[i] as number;
+      if (value < low) {
+        if (!(value > least)) break;
+        low = value;
+      } else if (value > high) {
+        if (!(value < Infinity)) break;
+        high = value;
+      } else if (value !== value) break;
+      last = value;
+      points++;
+    }
+    if (alone) context.lineTo(at, y(first));
     else context.moveTo(at, y(first));
     if (points > 1) {
       context.lineTo(at, y(low));
       context.lineTo(at, y(high));
       context.lineTo(at, y(last));
     }
-    open = true;
-    points = 0;
-  };
-  let before = 0;
-  const least = Number.isNaN(y(-1)) ? 0 : -Infinity; // a logarithmic axis shows what is above 0
-  for (let i = 0; i < steps.length; i++) {
-    const value = values[i] as number;
-    if (!(value > least && value < Infinity)) {
-      flush();
-      if (open && before === 1) dot(context, column / 2, y(last));
-      open = false;
-      before = 0;
-      column = NaN;
-      continue;
-    }
-    const at = Math.round(x(steps[i] as number) * 2);
-    if (at !== column) {
-      flush();
-      column = at;
-      first = low = high = value;
-    } else if (value < low) low = value;
-    else if (value > high) high = value;
-    last = value;
-    points++;
-    before++;
+    alone += points;
   }
-  flush();
-  if (open && before === 1) dot(context, column / 2, y(last));
+  if (alone === 1) dot(context, at, y(last));
   context.stroke();
 }
 

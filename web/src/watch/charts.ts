@@ -85,7 +85,8 @@ export class Overview extends Asking {
   }
 
   protected async fetch(signal: AbortSignal): Promise<number> {
-    const names = notes(this.detail).map((column) => column.name);
+    const rank = (name: string) => (name.includes("loss") ? 0 : name === "lr" ? 2 : 1);
+    const names = notes(this.detail).map((column) => column.name).sort((a, b) => rank(a) - rank(b));
     if (!names.length) return 1;
     const id = this.detail.line.id;
     const { found, read } = await series({ runs: [id], columns: names.slice(0, 50), layers: [""], buckets: bucketsFor(this.charts), ...given(this.range) }, signal);
@@ -94,8 +95,7 @@ export class Overview extends Asking {
       this.charts.replaceChildren(el("p", { class: "soft" }, "No loss was noted: scope.note(loss=...) after each step shows it here. The layers have their own tab."));
       return read;
     }
-    const rank = (name: string) => (name.includes("loss") ? 0 : name === "lr" ? 2 : 1);
-    for (const name of [...there].sort((a, b) => rank(a) - rank(b))) {
+    for (const name of there) {
       let chart = this.byName.get(name);
       if (!chart) {
         if (!this.byName.size) this.charts.replaceChildren();
@@ -343,16 +343,34 @@ export class Spread extends Asking {
   }
 }
 
-/** Histograms that a run has, by name, with the powers of two that their cells stand for. */
-function histograms(detail: Detail): Map<string, number[]> {
-  const found = new Map<string, number[]>();
+/** Histograms that a run has, by name: of one value (NAME[k], cells from 2^k on) or of two (NAME[j,k]). */
+function histograms(detail: Detail): Map<string, "cells" | "joint"> {
+  const found = new Map<string, "cells" | "joint">();
   for (const { name } of detail.columns) {
-    const cell = /^(.+)\[(-?\d+)\]$/.exec(name);
-    if (cell?.[1] && cell[2]) found.set(cell[1], [...(found.get(cell[1]) ?? []), Number(cell[2])]);
+    const cell = /^(.+)\[-?\d+(,-?\d+)?\]$/.exec(name);
+    if (cell?.[1]) found.set(cell[1], cell[2] ? "joint" : "cells");
   }
-  for (const [name, cells] of found) found.set(name, [...cells].sort((a, b) => b - a));
   return found;
 }
+
+/** The numbers in a cell's name. */
+const place = (column: string): number[] => column.slice(column.lastIndexOf("[") + 1, -1).split(",").map(Number);
+
+/**
+ * The whole numbers from the largest down to the least. A gap becomes one null: the outermost cells of a histogram, which
+ * hold all that is out of range, lie far from the others.
+ */
+function down(values: number[]): (number | null)[] {
+  const sorted = [...new Set(values)].sort((a, b) => b - a);
+  return sorted.flatMap((value, i): (number | null)[] => {
+    const next = sorted[i + 1] ?? value - 1;
+    const between = value - next - 1;
+    return [value, ...(between > 3 ? [null] : Array.from({ length: between }, (_, k) => value - 1 - k))];
+  });
+}
+
+/** "2⁻³"; an ellipsis for a gap. */
+const power = (n: number | null): string => (n === null ? "⋯" : `2${[...String(n)].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹".charAt(Number(c)))).join("")}`);
 
 /** Prefixes of columns of which the run has the 10 %, 50 % and 90 % quantile. */
 function fans(detail: Detail): string[] {
@@ -368,32 +386,52 @@ export class Distribution extends Asking {
   private readonly layer = el("select", { "aria-label": "Layer" });
   private readonly about = el("p", { class: "soft" });
   private readonly map = new HeatMap("Share of coordinates by size and step");
+  private readonly pair = new HeatMap("Share of coordinates by two sizes, at one step");
+  private readonly time = el("input", { type: "range", min: 0, max: 0, value: 0, id: "joint-time", "aria-label": "Step" });
+  private readonly when = el("output", { for: "joint-time", class: "value" });
+  private readonly timing = el("div", { class: "bar time" }, this.time, this.when);
   private readonly chart = new Chart("Median, with the 10 % and 90 % quantiles as a band", zoom);
   private readonly none = el("p", { class: "soft hidden" }, "This run has neither quantiles nor histograms. Scope(..., instruments=...) records them.");
-  readonly element = el("div", {}, el("div", { class: "bar" }, this.what, this.layer), this.about, this.trouble, this.progress, this.none, this.chart.element, this.map.element);
+  readonly element = el("div", {}, el("div", { class: "bar" }, this.what, this.layer), this.about, this.trouble, this.progress, this.none, this.timing, this.chart.element, this.map.element, this.pair.element);
   private picked = "";
+  private cells = new Map<string, Matrix>();
+  private filled: number[] = [];
+  private follow = true;
 
   constructor() {
     super();
     this.what.addEventListener("change", () => {
       this.picked = this.what.value;
+      this.reveal();
       this.ask();
     });
     this.layer.addEventListener("change", () => go({ layer: this.layer.value }));
+    this.time.addEventListener("input", () => {
+      this.follow = this.time.value === this.time.max;
+      this.drawPair();
+    });
   }
 
   protected prepare(): void {
-    const options = [...fans(this.detail).map((name) => [`fan:${name}`, `${words(name)}: quantiles`]), ...[...histograms(this.detail).keys()].map((name) => [`cells:${name}`, `${words(name)}: histogram`])];
-    fill(this.what, options as [string, string][]);
+    const kinds = { cells: "histogram", joint: "joint histogram with |update| / lr" };
+    const options = [
+      ...fans(this.detail).map((name): [string, string] => [`fan:${name}`, `${words(name)}: quantiles`]),
+      ...[...histograms(this.detail)].map(([name, kind]): [string, string] => [`${kind}:${name}`, `${words(kind === "joint" ? name.replace(/_update$/, "") : name)}: ${kinds[kind]}`]),
+    ];
+    fill(this.what, options);
     if (options.some(([value]) => value === this.picked)) this.what.value = this.picked;
     this.picked = this.what.value;
     const layers = this.detail.layers.filter((layer) => layer.name).map((layer): [string, string] => [layer.name, layer.name]);
     fill(this.layer, layers);
     if (this.now.layer && layers.some(([name]) => name === this.now.layer)) this.layer.value = this.now.layer;
-    const any = options.length > 0 && layers.length > 0;
-    this.none.classList.toggle("hidden", any);
-    this.chart.element.classList.toggle("hidden", !any || !this.picked.startsWith("fan:"));
-    this.map.element.classList.toggle("hidden", !any || !this.picked.startsWith("cells:"));
+    this.none.classList.toggle("hidden", options.length > 0 && layers.length > 0);
+    this.reveal();
+  }
+
+  /** Only what the choice needs is there. */
+  private reveal(): void {
+    const kind = this.layer.value ? this.picked.split(":")[0] : "";
+    for (const [element, of] of [[this.chart.element, "fan"], [this.map.element, "cells"], [this.pair.element, "joint"], [this.timing, "joint"]] as const) element.classList.toggle("hidden", kind !== of);
   }
 
   protected async fetch(signal: AbortSignal): Promise<number> {
@@ -401,8 +439,6 @@ export class Distribution extends Asking {
     const layer = this.layer.value;
     const id = this.detail.line.id;
     if (!name || !layer) return 1;
-    this.chart.element.classList.toggle("hidden", kind !== "fan");
-    this.map.element.classList.toggle("hidden", kind === "fan");
     const about = this.detail.columns.find((column) => column.name === `${name}_median` || column.name.startsWith(`${name}[`));
     this.about.textContent = about ? describe(about) : "";
     if (kind === "fan") {
@@ -414,16 +450,50 @@ export class Distribution extends Asking {
       this.chart.set({ lines: line ? [line] : [], log: logOf(this.now), marks: marksOf(this.detail, layer), ...this.range });
       return read;
     }
-    const cells = histograms(this.detail).get(name) ?? [];
-    const columns = cells.map((cell) => `${name}[${cell}]`);
-    const found = await matrices({ run: id, columns, layers: [layer], buckets: Math.min(600, bucketsFor(this.element)), value: "mean", ...given(this.range) }, signal);
+    const buckets = kind === "joint" ? 100 : Math.min(600, bucketsFor(this.element));
+    const found = await matrices({ run: id, columns: [], histogram: name, layers: [layer], buckets, value: "mean", ...given(this.range) }, signal);
     const first = found.values().next().value;
     if (!first) return 1;
-    const values = new Float64Array(cells.length * first.size).fill(NaN);
-    columns.forEach((column, row) => values.set(found.get(column)?.values ?? new Float64Array(), row * first.size));
-    const matrix: Matrix = { ...first, rows: cells.length, values };
-    this.map.set({ matrix, rows: cells.map((cell) => `2^${cell}`), kind: "from ", empty: true, log: logOf(this.now) });
+    if (kind === "joint") this.showPair(found);
+    else {
+      const cells = down([...found].filter(([, matrix]) => matrix.values.some((v) => v > 0)).map(([column]) => place(column)[0]!));
+      const values = new Float64Array(cells.length * first.size).fill(NaN);
+      for (const [column, matrix] of found) {
+        const row = cells.indexOf(place(column)[0]!);
+        if (row >= 0) values.set(matrix.values, row * first.size);
+      }
+      this.map.set({ matrix: { ...first, rows: cells.length, values }, rows: cells.map(power), kind: "from ", empty: true, log: logOf(this.now) });
+    }
     return Math.min(...[...found.values()].map((one) => one.read));
+  }
+
+  private showPair(found: Map<string, Matrix>): void {
+    this.cells = found;
+    const all = [...found.values()];
+    this.filled = Array.from({ length: all[0]?.size ?? 0 }, (_, i) => i).filter((i) => all.some((matrix) => !Number.isNaN(matrix.values[i])));
+    this.time.max = String(Math.max(0, this.filled.length - 1));
+    if (this.follow) this.time.value = this.time.max;
+    this.drawPair();
+  }
+
+  /** The cells of one moment: the first size across, the second one up. */
+  private drawPair(): void {
+    const i = this.filled[Number(this.time.value)];
+    const any = this.cells.values().next().value;
+    if (i === undefined || !any) return;
+    const places = [...this.cells].filter(([, matrix]) => matrix.values.some((v) => v > 0)).map(([column]) => place(column));
+    const across = down(places.map(([a]) => a!)).reverse();
+    const up = down(places.map(([, b]) => b!));
+    const values = new Float64Array(across.length * up.length).fill(NaN);
+    for (const [column, matrix] of this.cells) {
+      const [a, b] = place(column);
+      if (across.includes(a!) && up.includes(b!)) values[up.indexOf(b!) * across.length + across.indexOf(a!)] = matrix.values[i]!;
+    }
+    const width = (any.last - any.first + 1) / any.size;
+    const last = Math.max(Math.ceil(any.first + i * width), Math.ceil(any.first + (i + 1) * width) - 1);
+    this.when.textContent = `step ${count(last)}`;
+    this.time.setAttribute("aria-valuetext", `step ${count(last)}`);
+    this.pair.set({ matrix: { ...any, size: across.length, rows: up.length, values }, rows: up.map(power), columns: across.map(power), across: `${this.picked.split(":")[1]!.replace(/_update$/, "")} from `, kind: "|update| / lr from ", log: logOf(this.now) });
   }
 }
 

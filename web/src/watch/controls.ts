@@ -9,7 +9,7 @@ import { go, type Route } from "./route";
 export const instruments = (detail: Detail): Column[] => detail.columns.filter((column) => column.formula && column.name !== "lr" && !column.name.includes("["));
 
 /** Columns that may belong to the run as a whole. */
-export const notes = (detail: Detail): Column[] => detail.columns.filter((column) => !column.formula || column.name === "lr");
+export const notes = (detail: Detail): Column[] => detail.columns.filter((column) => (!column.formula && !column.name.includes("[")) || column.name === "lr");
 
 const PREFERRED = ["spread_median", "factor_adam", "update_to_weight", "grad_norm"];
 

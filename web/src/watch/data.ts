@@ -130,7 +130,7 @@ export async function series(
 
 /** Matrices by column. */
 export async function matrices(
-  query: { run: string; columns: string[]; layers: string[]; buckets: number; value: string } & Partial<Range>,
+  query: { run: string; columns: string[]; histogram?: string; layers: string[]; buckets: number; value: string } & Partial<Range>,
   signal?: AbortSignal,
 ): Promise<Map<string, Matrix>> {
   const found = new Map<string, Matrix>();

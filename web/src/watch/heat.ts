@@ -20,6 +20,10 @@ export interface HeatPicture {
   marks?: number[];
   /** NaN counts as 0: a histogram leaves out empty cells. */
   empty?: boolean;
+  /** What the columns stand for, where it is not steps. */
+  columns?: string[];
+  /** What a column is called in front of its name. */
+  across?: string;
 }
 
 export class HeatMap {
@@ -55,7 +59,7 @@ export class HeatMap {
   set(picture: HeatPicture): void {
     this.picture = picture;
     const { matrix } = picture;
-    const values = picture.empty ? matrix.values.map((value) => (Number.isNaN(value) ? 0 : value)) : matrix.values;
+    const values = picture.empty ? filled(matrix) : matrix.values;
     const [least, most] = usual(values);
     const log = picture.log ?? (!picture.empty && wantsLog([least < most ? [least, most] : values]));
     this.colours = around([[least, most]], log, 0);
@@ -68,6 +72,7 @@ export class HeatMap {
     else {
       const pixels = context.createImageData(matrix.size, matrix.rows);
       const place = placer(this.colours, 0, 1);
+      const most = gap({ ...matrix, values });
       // Recorded every tenth step, nine buckets of ten hold nothing: a value is shown until the next one.
       for (let row = 0; row < matrix.rows; row++) {
         let last = -1;
@@ -75,7 +80,7 @@ export class HeatMap {
           const i = row * matrix.size + column;
           let value = values[i] as number;
           if (Number.isNaN(value)) {
-            if (last < 0 || column - last > gap(matrix)) continue;
+            if (picture.columns || last < 0 || column - last > most) continue;
             value = values[row * matrix.size + last] as number;
           } else last = column;
           const where = place(value);
@@ -129,7 +134,10 @@ export class HeatMap {
     context.textAlign = "center";
     const axis: Scale = { low: matrix.first, high: matrix.last + 1, log: false };
     const x = placer(axis, left, width - RIGHT);
-    for (const tick of ticks(axis, Math.max(2, Math.floor(wide / 110)))) {
+    const { columns } = picture;
+    const some = Math.max(1, Math.ceil((columns?.length ?? 0) / Math.max(2, Math.floor(wide / 56))));
+    columns?.forEach((name, i) => i % some === 0 && context.fillText(name, left + ((i + 0.5) * wide) / columns.length, tall + 12));
+    for (const tick of columns ? [] : ticks(axis, Math.max(2, Math.floor(wide / 110)))) {
       const half = context.measureText(count(tick)).width / 2;
       context.fillText(count(tick), Math.min(x(tick), width - half - 2), tall + 12);
     }
@@ -224,13 +232,24 @@ export class HeatMap {
     const { matrix, rows, kind } = this.picture;
     const [first, last] = this.stepOf(this.at.column);
     const value = matrix.values[this.at.row * matrix.size + this.at.column];
-    const where = first === last ? `step ${count(first)}` : `steps ${count(first)} to ${count(last)}`;
+    const where = this.picture.columns ? `${this.picture.across ?? ""}${this.picture.columns[this.at.column]}` : first === last ? `step ${count(first)}` : `steps ${count(first)} to ${count(last)}`;
     this.readout.textContent = `${kind}${rows[this.at.row] ?? ""} · ${where} · ${number(value)}`;
   }
 
   get name(): string {
     return this.title;
   }
+}
+
+/** With 0 for what is left out of a histogram, in the buckets that hold one. */
+function filled({ rows, size, values }: Matrix): Float64Array {
+  const out = Float64Array.from(values);
+  for (let column = 0; column < size; column++) {
+    let any = false;
+    for (let row = 0; row < rows; row++) if (!Number.isNaN(values[row * size + column] as number)) any = true;
+    for (let row = 0; any && row < rows; row++) if (Number.isNaN(out[row * size + column] as number)) out[row * size + column] = 0;
+  }
+  return out;
 }
 
 /** The range without the outermost hundredth on either side: a single odd value must not grey out all others. */

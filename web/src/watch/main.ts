@@ -1,3 +1,4 @@
+import { busy } from "../shared/busy";
 import { byId, el } from "../shared/dom";
 import { themeButton } from "../shared/theme";
 import { Compare } from "./compare";
@@ -58,6 +59,6 @@ document.addEventListener("keydown", (event) => {
     filter.focus();
   }
 });
-Object.assign(window, { stepscope: { redraws } });
+Object.assign(window, { stepscope: { redraws, settled: () => !busy() } });
 show(route());
 void watchRuns();

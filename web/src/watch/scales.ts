@@ -44,15 +44,23 @@ export function wantsLog(values: Iterable<ArrayLike<number>>): boolean {
   return high > 30 * low;
 }
 
+/** A value's place; `back` finds the value of a place. */
+export interface Placer {
+  (value: number): number;
+  back: (place: number) => number;
+}
+
 /** Maps values to [from, to]; NaN for what the axis cannot show. */
-export function placer(scale: Scale, from: number, to: number): (value: number) => number {
+export function placer(scale: Scale, from: number, to: number): Placer {
   if (scale.log) {
     const low = Math.log(scale.low);
     const factor = (to - from) / (Math.log(scale.high) - low || 1);
-    return (value) => (value > TINY ? from + (Math.log(value) - low) * factor : NaN);
+    const place = (value: number) => (value > TINY ? from + (Math.log(value) - low) * factor : NaN);
+    return Object.assign(place, { back: (at: number) => Math.exp(low + (at - from) / factor) });
   }
   const factor = (to - from) / (scale.high - scale.low || 1);
-  return (value) => from + (value - scale.low) * factor;
+  const place = (value: number) => from + (value - scale.low) * factor;
+  return Object.assign(place, { back: (at: number) => scale.low + (at - from) / factor });
 }
 
 /** Round numbers on the axis, about `most` of them. */

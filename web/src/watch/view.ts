@@ -1,6 +1,7 @@
 // What all views share: a view shows a part of the route, follows the list of runs, and asks the server for no more than
 // it shows, one request of a kind at a time.
 
+import { waiting } from "../shared/busy";
 import { el } from "../shared/dom";
 import type { RunLine } from "./data";
 import type { Live } from "./live";
@@ -37,7 +38,7 @@ export class Asker {
     }
     const controller = new AbortController();
     this.controller = controller;
-    this.work(controller.signal)
+    waiting(this.work(controller.signal))
       .catch((error: unknown) => {
         if (!controller.signal.aborted) this.failed(error);
       })
