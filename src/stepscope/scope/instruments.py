@@ -405,8 +405,10 @@ def needed(instruments: Iterable[Instrument]) -> Selection:
     return selection(name for one in instruments for name in one.measured)
 
 
-def read(sums: Sums, instruments: Iterable[Instrument] = _DEFAULT) -> dict[str, Any]:
-    """Every column's values by name."""
-    sheet = readings.Sheet(sums)
+def read(
+    sums: Sums, instruments: Iterable[Instrument] = _DEFAULT, scratch: dict[Any, Any] | None = None
+) -> dict[str, Any]:
+    """Every column's values by name.  scratch: see `readings.Sheet`."""
+    sheet = readings.Sheet(sums, scratch)
     with np.errstate(all="ignore"):
         return {instrument.name: instrument.read(sheet) for instrument in instruments}

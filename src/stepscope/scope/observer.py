@@ -16,6 +16,7 @@ from stepscope.optim.moments import Layout, Numbers, kept_by_optimizer, numbers,
 from stepscope.optim.shards import extent
 from stepscope.optim.sums import Average, Request, StepSums
 from stepscope.rules.statistics import PLAIN, Selection, bins_of
+from stepscope.scope.plan import Place, Plan
 from stepscope.scope.reduce import Observed, Packed, Reducer
 from stepscope.scope.series import WIDTHS, Series
 from stepscope.scope.shadow import Sample, Shadow
@@ -75,7 +76,8 @@ class Observer:
         self.depth, self.recording, self.settled = 0, False, False
         self._shadow = Shadow()
         self._averages: dict[Tensor, Average] = {}
-        self._weights: dict[Tensor, Tensor] = {}
+        self._weights: Mapping[Tensor, Tensor] = {}
+        self._plan: Plan | None = None
         self._series = Series(self._followed) if self._follows else None
         self._peers, self._ready = Peers(self.setup), False
 
@@ -98,6 +100,11 @@ class Observer:
         return (self._only is None or p in self._only) and (self.writes or is_distributed(p))
 
     @property
+    def _limits(self) -> "Observer | None":
+        """What says which tensors are measured here, None if all are."""
+        return self if self._only is not None or not self.writes else None
+
+    @property
     def looks_on(self) -> bool:
         """Whether there is nothing to do here: another process reports, and nothing is sharded."""
         return not self.writes and not any(map(is_distributed, self._everything()))
@@ -113,11 +120,17 @@ class Observer:
         self._weights, self._ready = {}, False
         if self._asks:
             if self.recording or not self.settled:
-                only = self if self._only is not None or not self.writes else None
-                request = Request(self.recording, self._beta, self._averages, self._reducer.chosen, self._clip, only)
+                request = Request(
+                    self.recording, self._beta, self._averages, self._reducer.chosen, self._clip, self._limits
+                )
                 self.optimizer.request_sums(request)  # type: ignore[attr-defined]
         elif self.recording:
-            self._weights = {p: local(p).detach().clone() for p in self._everything() if p in self}
+            looked_at = [p for p in self._everything() if p in self]
+            if self._plan is not None and not self._plan.copy(looked_at):
+                self._plan = None
+            self._weights = {} if self._plan is not None else {p: local(p).detach().clone() for p in looked_at}
+        elif self._plan is not None:
+            self._plan.forget_copy()
         if self._series is not None:
             self._series.before()
         self._ready = True
@@ -175,8 +188,16 @@ class Observer:
     def _measured(self) -> tuple[list[Tensor], Packed] | None:
         weights, self._weights = self._weights, {}
         if not self._asks:
+            if self.recording and self._plan is not None:
+                if (packed := self._plan.measure(self._reducer)) is not None:
+                    self.settled = True
+                    return self._plan.tensors, packed
+                weights, self._plan = self._plan.copied, None
             seen = self.update()
             observed = self.observed(seen, weights) if self.recording else {}
+            if self.recording and self.settled and len(observed) == len(seen):
+                places = [Place(s.p, s.group, s.state, s.layout) for s in seen if s.layout is not None]
+                self._plan = Plan.of(self.optimizer, places, self._limits, self._clip)
             return (list(observed), self._reducer.reduce(list(observed.values()))) if observed else None
         result: StepSums | None = self.optimizer.step_sums  # type: ignore[attr-defined]
         self.settled = not self._averages and any(p in self.optimizer.state for p in self._with_gradients())

@@ -165,6 +165,7 @@ class Scope:
         self._ahead: dict[str, float] = {}  # of the step that comes
         self._samples = 0
         self._others = []
+        self._rows.forget()
         for observer in self._observers:
             observer.forget()
 
@@ -410,11 +411,11 @@ class Scope:
 
     def _write(self) -> None:
         """Hand the rows that wait to the sink, and judge them."""
-        rows, failure = self._rows.take(), None
+        taken, failure = self._rows.take(), None
         for sink in self._sinks:
-            failure = written(sink, rows) or failure
+            failure = written(sink, taken) or failure
         if self._judge is not None:
-            self._tell(self._judge.rows(rows))
+            self._tell(self._judge.taken(taken))
         if failure is not None:
             raise failure
 
