@@ -71,6 +71,10 @@ class Observer:
         self._form = Form(len(chosen.terms), sum(map(bins_of, chosen.histograms)), further)
         self.forget()
 
+    def leave(self) -> None:
+        """No further step is going to be measured."""
+        self._peers.leave()
+
     def forget(self) -> None:
         """Let go of everything that belongs to the steps so far."""
         self.depth, self.recording, self.settled = 0, False, False

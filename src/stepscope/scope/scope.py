@@ -225,6 +225,8 @@ class Scope:
             for handle in self._handles:
                 handle.remove()
             self._handles = []
+            for observer in self._observers:
+                observer.leave()
             self._finish(status)
             self._forget()
 
