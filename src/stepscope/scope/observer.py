@@ -21,6 +21,8 @@ from stepscope.scope.reduce import Observed, Packed, Reducer
 from stepscope.scope.series import WIDTHS, Series
 from stepscope.scope.shadow import Sample, Shadow
 from stepscope.scope.sharded import Form, Peers, agreed, joined, sharded, totals
+from stepscope.scope.traces import WIDTHS as TRACED
+from stepscope.scope.traces import Traces
 
 __all__ = ["Observer", "Seen"]
 
@@ -42,7 +44,8 @@ class Observer:
     """Knows the averages of every tensor of an optimizer, and keeps those that the optimizer does not.
 
     chosen: the sums to measure.  clip: the size from which on a gradient's coordinate counts as clipped, 0 for none.
-    only: the tensors to look at; None for all.  follows: compare each step with those before it.
+    only: the tensors to look at; None for all.  follows: compare each step with those before it.  traces: look at
+    single coordinates.
     writes: whether this process reports; another one only measures its part of sharded tensors.  setup: what has to be
     the same in the processes that hold the other parts.
 
@@ -58,16 +61,17 @@ class Observer:
         clip: float = 0.0,
         only: Container[Tensor] | None = None,
         follows: bool = False,
+        traces: bool = False,
     ) -> None:
         self.optimizer = optimizer
         self.writes, self.setup = True, ""
-        self._follows = follows
+        self._follows, self._traces = follows, traces
         self._beta, self._clip, self._only = beta, clip, only
         self.steps = self.depth = 0
         self.recording = self.settled = False
         self._reducer = Reducer(chosen)
         self._asks = hasattr(optimizer, "request_sums")
-        further = WIDTHS if follows else {}
+        further = {**(WIDTHS if follows else {}), **(TRACED if traces else {})}
         self._form = Form(len(chosen.terms), sum(map(bins_of, chosen.histograms)), further)
         self.forget()
 
@@ -83,6 +87,7 @@ class Observer:
         self._weights: Mapping[Tensor, Tensor] = {}
         self._plan: Plan | None = None
         self._series = Series(self._followed) if self._follows else None
+        self._traced = Traces() if self._traces else None
         self._peers, self._ready = Peers(self.setup), False
 
     def _everything(self) -> Iterator[Tensor]:
@@ -137,6 +142,8 @@ class Observer:
             self._plan.forget_copy()
         if self._series is not None:
             self._series.before()
+        if self._traced is not None and self.recording:
+            self._traced.before(p for p in self._everything() if p in self)
         self._ready = True
 
     @property
@@ -184,10 +191,17 @@ class Observer:
         if self._series is not None:
             self._series.after()
         found = self._measured() if self.recording or not self.settled else None
-        if found is None or self._series is None:
+        if found is None:
             return found
         tensors, packed = found
-        return tensors, packed._replace(further=self._series.sums(tensors))
+        further: dict[str, Any] = {}
+        if self._series is not None:
+            further |= self._series.sums(tensors)
+        if self._traced is not None:
+            groups = self._with_gradients()
+            seen = [self._seen(p, groups[p]) for p in tensors]
+            further |= self._traced.sums(tensors, self.observed(seen, {p: local(p) for p in tensors}))
+        return tensors, packed._replace(further=further) if further else packed
 
     def _measured(self) -> tuple[list[Tensor], Packed] | None:
         weights, self._weights = self._weights, {}

@@ -302,3 +302,12 @@ def repetition(sums: Sums) -> Any:
     dipped = np.minimum.accumulate(before, -1) < 0
     there = (middle >= enough) & (middle >= before) & (middle >= after) & dipped
     return np.where(there.any(-1), there.argmax(-1) + 2.0, math.nan)
+
+
+def coordinate(field: str, place: int) -> Reading:
+    """Of a traced coordinate; NaN where the tensor has none, or its row is that of several tensors."""
+
+    def value(sums: Sums) -> Any:
+        return np.where(sums["trace_there"][..., place] > 0, sums[f"trace_{field}"][..., place], math.nan)
+
+    return (f"trace_{field}", "trace_there"), value

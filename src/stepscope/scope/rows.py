@@ -226,10 +226,12 @@ def grouped(sums: Sums, keys: Sequence[Any]) -> tuple[Sums, list[Any]]:
     found: dict[str, Any] = {}
     for name, values in sums.items():
         array = np.asarray(values, float)
-        if name in _SHARED:
+        if name.startswith("trace_"):  # there is nothing to add up: only a tensor by itself keeps its own
+            array = array * (np.bincount(owner)[owner] == 1)[:, None]
+        elif name in _SHARED:
             found[name] = _common(array, owner, len(places))
             continue
-        if name not in _WHOLE:
+        elif name not in _WHOLE:
             scale = weight if not name.startswith("series_") else sums["numel"] / np.maximum(sums["series_size"], 1.0)
             array = array * (scale if array.ndim == 1 else scale[:, None])
         total = np.zeros((len(places), *array.shape[1:]))

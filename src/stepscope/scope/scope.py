@@ -148,7 +148,10 @@ class Scope:
         self._max_bytes = max_bytes
         self._instruments = chosen
         follows = any(one.follows for one in chosen)
-        self._observers = [Observer(one, beta, needed(chosen), clip_value or 0.0, only, follows) for one in optimizers]
+        self._traces = any(one.traces for one in chosen)
+        self._observers = [
+            Observer(one, beta, needed(chosen), clip_value or 0.0, only, follows, self._traces) for one in optimizers
+        ]
         self._label = label(layers)
         self._demand = OnDemand(self._observers, model)
         self._rows = Rows(chosen, needed(chosen), self._label)
@@ -196,7 +199,7 @@ class Scope:
                 from stepscope.store import RunWriter
 
                 told = settings(self._optimizers, self._options, self._instruments)
-                listed = tensors(self._optimizers, self._names)
+                listed = tensors(self._optimizers, self._names, self._traces)
                 config = {**self._config, "scope": told}
                 self._sink = RunWriter(
                     self._folder, config=config, tensors=listed, bits=BITS, max_bytes=self._max_bytes
