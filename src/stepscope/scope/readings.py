@@ -16,6 +16,9 @@ from stepscope.theory import bounds
 Reading = tuple[tuple[str, ...], Read]  # what is read, and how
 
 
+_ROOM = 1 << 18  # numbers at least: as many as are usual, so that it does not grow step by step
+
+
 class Sheet(dict[str, Any]):
     """Sums by name, which does but once what several readings share.
 
@@ -36,8 +39,8 @@ class Sheet(dict[str, Any]):
     def room(self, key: Any, shape: tuple[int, ...]) -> Any:
         """An array of this shape, to be filled and used as long as the sheet is."""
         size = math.prod(shape)
-        if key not in self._scratch or not size <= self._scratch[key].size <= 4 * size:
-            self._scratch[key] = np.empty(size)
+        if key not in self._scratch or self._scratch[key].size < size:
+            self._scratch[key] = np.empty(max(size, _ROOM))
         return self._scratch[key][:size].reshape(shape)
 
 
