@@ -81,7 +81,7 @@ class Scope:
     process: of sharded parameters (`fully_shard`) each measures its own part.
 
     stepscope's optimizers measure their steps while they take them. Beside any other one, a recorded step holds a
-    second copy of the weights until it is over. Of several optimizers, each counts its own steps.
+    second copy of the weights, until one is not recorded. Of several optimizers, each counts its own steps.
     Raises: UserError if it is given no optimizer, a run that is neither a folder nor a sink, or an unknown instrument;
     ValueError for `every`, `beta`, `layers` or `clip_value` out of range; `attach` raises what `store.RunWriter`
     raises.
