@@ -246,7 +246,7 @@ class Blocks:
 
 
 def test_blocks_hold_what_rows_do():
-    """Two optimizers, one of which misses a tensor now and then; histograms, of which rows have the cells that are not 0."""
+    """Two optimizers, one of which misses a tensor now and then; cells of histograms that are 0 are left out."""
     model, sink = net(), Blocks()
     optimizers = [torch.optim.Adam(part.parameters(), lr=0.1) for part in (model.encoder, model.head)]
     columns = ("default", "histograms")
