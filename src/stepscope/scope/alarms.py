@@ -6,6 +6,7 @@ hold for some recorded steps in a row. An alarm is raised once a layer, and agai
 
 All layers and steps of a table are tested at once; only where a rule holds, or has held, is there more to do.
 """
+# Long because half of it is one table: what each rule says, and what helps.
 
 import logging
 import math
