@@ -12,19 +12,23 @@ def side_by_side(
     """Rows for the functions: median seconds, and the median over rounds of the ratio to `reference`.
 
     A slow moment of the machine hits all functions of its round alike; two rounds before the first warm caches up.
+    own_ratio: the same of the calling thread's processor time, which others on a busy machine do not stretch.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
+    own: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds + 2):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start, begin = time.perf_counter(), time.thread_time()
             function()
+            own[name].append(time.thread_time() - begin)
             seconds[name].append(time.perf_counter() - start)
-    base = seconds[reference][2:]
+    base, own_base = seconds[reference][2:], own[reference][2:]
     return [
         {
             "what": name,
             "seconds": statistics.median(times[2:]),
             "ratio": statistics.median(a / b for a, b in zip(times[2:], base, strict=True)),
+            "own_ratio": statistics.median(a / b for a, b in zip(own[name][2:], own_base, strict=True)),
             "to": reference,
         }
         for name, times in seconds.items()

@@ -45,9 +45,9 @@ def _large() -> Net:
 
 
 NETS: dict[str, tuple[Callable[[], Net], int, int]] = {  # with steps a time and rounds
-    "CNN of 33,000": (_cnn, 10, 30),
-    "MLP of 235,000": (_mlp, 10, 60),
-    "CNN of 3,270,000": (_large, 10, 6),
+    "CNN of 33,000": (_cnn, 10, 8),
+    "MLP of 235,000": (_mlp, 10, 24),
+    "CNN of 3,270,000": (_large, 10, 3),
 }
 
 

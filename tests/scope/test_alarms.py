@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.optim.optimizer import Optimizer
 from stepscope import Scope, optim
 from stepscope.scope import ALARMS, Alarm
 from stepscope.scope.alarms import CALM, FURTHER, Alarms
+from stepscope.scope.rows import Table, Taken
 
 WATCHED = ("default", "series")  # every rule has its columns, but those of clipping and curvature
 Loss = Callable[[], Tensor]
@@ -417,15 +419,47 @@ def test_a_callback_that_fails_disturbs_nothing(caplog: pytest.LogCaptureFixture
     assert scope.alarms
 
 
+def judge(alarms: Alarms, column: str, steps: dict[int, dict[str, float]]) -> list[Alarm]:
+    """Show them a column of the layers of some steps."""
+    layers = tuple(next(iter(steps.values())))
+    values = np.array([[row[layer] for layer in layers] for row in steps.values()])
+    table = Table(np.array([*steps], np.int64), layers, (column,), values[:, :, None], {})
+    return alarms.taken(Taken([table], [], []))
+
+
+def test_how_many_steps_are_judged_at_once_changes_no_alarm():
+    """Norms with jumps, zeros and infinities, against a plain loop that averages the logarithms of the last 50."""
+    dice = np.random.default_rng(0)
+    norms = np.exp(dice.normal(size=(900, 3))) * np.where(dice.uniform(size=(900, 3)) < 0.01, 1e4, 1.0)
+    norms[dice.uniform(size=norms.shape) < 0.02], norms[7, 1] = 0.0, math.inf
+    rows = {step + 1: dict(zip("abc", row, strict=True)) for step, row in enumerate(norms.tolist())}
+    expected = []
+    for layer in "abc":
+        usual, count, calm = 0.0, 0, CALM
+        for step, row in rows.items():
+            there = 0 < row[layer] < math.inf
+            ratio = row[layer] / math.exp(usual) if there and count >= 10 else 0.0
+            if there:
+                usual, count = usual + (math.log(row[layer]) - usual) / min(count + 1, 50), count + 1
+            if ratio > 100 and calm >= CALM:
+                expected.append((step, layer))
+            calm = 0 if ratio > 100 else calm + 1
+    assert len(expected) > 6
+    for size in (1, 7, 900):
+        alarms = Alarms()
+        for first in range(0, 900, size):
+            judge(alarms, "grad_norm", dict([*rows.items()][first : first + size]))
+        assert [(alarm.step, alarm.layer) for alarm in alarms.raised] == sorted(expected)
+        assert {alarm.id for alarm in alarms.raised} == {"gradient_jump"}
+        assert all(alarm.evidence["ratio"] > 100 for alarm in alarms.raised)
+
+
 def test_an_alarm_is_raised_again_only_after_a_calm():
     alarms = Alarms()
-    ill, well = {"nonfinite_share": 0.5}, {"nonfinite_share": 0.0}
-    for step in range(1, 20):
-        alarms.rows([(step, "a", ill if step % 2 else well)])
+    judge(alarms, "nonfinite_share", {step: {"a": 0.5 * (step % 2)} for step in range(1, 20)})
     assert [alarm.step for alarm in alarms.raised] == [1]
-    for step in range(20, 20 + CALM):
-        alarms.rows([(step, "a", well)])
-    alarms.rows([(1000, "a", ill), (1000, "b", ill)])
+    judge(alarms, "nonfinite_share", {step: {"a": 0.0} for step in range(20, 20 + CALM)})
+    judge(alarms, "nonfinite_share", {1000: {"a": 0.5, "b": 0.5}})
     assert [(alarm.step, alarm.layer) for alarm in alarms.raised] == [(1, "a"), (1000, "a"), (1000, "b")]
 
 

@@ -18,6 +18,7 @@ from stepscope.rules.statistics import HISTOGRAMS, QUANTILE_ERROR, bins_of
 from stepscope.scope import INSTRUMENTS, Instrument
 from stepscope.scope.instruments import choose, read
 from stepscope.scope.series import LAGS
+from stepscope.scope.traces import COORDINATES, FIELDS, WIDTHS
 
 STEPS = 8
 NUMBERS = ("default", "clipping", "recombinations", "rates", "momentum")  # the groups with one number a tensor
@@ -157,12 +158,15 @@ def test_the_columns_are_those_that_readers_know():
     names = [instrument.name for instrument in INSTRUMENTS]
     assert len(names) == len(set(names))
     assert {one.name for one in choose("default")} == set(CONTRACT.split())
-    assert set(names) == {*CONTRACT.split(), *ON_DEMAND.split()}
+    traces = {f"trace_{field}_{place}" for field in FIELDS for place in range(COORDINATES)}
+    assert set(names) == {*CONTRACT.split(), *ON_DEMAND.split(), *traces}
 
 
 def shape(name: str) -> tuple[int, ...]:
     """Of a sum of two tensors."""
     lags = name in ("series_products", "series_newer", "series_older")
+    if name in WIDTHS:
+        return 2, WIDTHS[name]
     return (2, LAGS + 1) if lags else (2, bins_of(name)) if name in HISTOGRAMS else (2,)
 
 

@@ -220,3 +220,63 @@ def test_rows_of_slow_steps_are_written_at_once_and_of_fast_ones_many_together(
     assert [t for t, layer in log.rows if not layer] == list(range(1, 9))
     assert sorted(t for t, layer in log.rows if layer) == sorted(6 * list(range(1, 9)))
     assert np.all(np.diff([t for t, layer in log.rows if layer]) >= 0)
+
+
+class Blocks:
+    """A sink that takes blocks, and keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[int, str], dict[str, float]] = {}
+        self.columns_seen: set[int] = set()
+
+    def write(self, step: int, layer: str, values: Any) -> None:
+        self.rows.setdefault((step, layer), {}).update(values)
+
+    def write_block(self, step: Any, layers: Any, columns: Any, values: Any) -> None:
+        self.columns_seen.add(id(columns))
+        for t, matrix in zip(step.tolist(), values, strict=True):
+            for layer, row in zip(layers, matrix.tolist(), strict=True):
+                self.write(t, layer, dict(zip(columns, row, strict=True)))
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_blocks_hold_what_rows_do():
+    """Two optimizers, one of which misses a tensor now and then; cells of histograms that are 0 are left out."""
+    model, sink = net(), Blocks()
+    optimizers = [torch.optim.Adam(part.parameters(), lr=0.1) for part in (model.encoder, model.head)]
+    columns = ("default", "histograms")
+    with Scope(optimizers, model, sink, instruments=columns), Scope(optimizers, model, instruments=columns) as rows:
+        for seed in range(6):
+            generator = torch.Generator().manual_seed(seed)
+            for name, p in model.named_parameters():
+                skipped = seed % 3 == 1 and name == "encoder.0.bias"
+                p.grad = None if skipped else torch.randn(p.shape, generator=generator)
+            for optimizer in optimizers:
+                optimizer.step()
+    expected = {
+        (row["step"], row["layer"]): {k: v for k, v in row.items() if k not in ("step", "layer")} for row in rows.rows
+    }
+    assert sink.rows.keys() == expected.keys()
+    assert (2, "encoder.0.bias") not in expected
+    assert len(sink.columns_seen) == 1  # the same object: a sink need not look at the names again
+    for key, values in expected.items():
+        assert sink.rows[key] == pytest.approx(values, rel=1e-12, nan_ok=True)
+
+
+def test_a_sink_may_ask_for_some_columns_only(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "LONGEST", math.inf)
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Scope(optimizer, model) as scope:
+        step(model, optimizer)
+        _ = scope.rows
+        step(model, optimizer)
+        taken = scope._rows.take()
+    found = [row for row in taken.rows({"grad_norm", "lr"}) if row[1]]
+    assert [layer for _, layer, _ in found] == [name for name, _ in model.named_parameters()]
+    assert all(values.keys() == {"grad_norm", "lr"} for _, _, values in found)

@@ -220,6 +220,22 @@ def one_is_absent(rank: int) -> tuple[list[dict[str, Any]], list[str]]:
     return scope.rows, messages
 
 
+def one_leaves(rank: int) -> tuple[list[int], list[int], list[str]]:
+    """The second process detaches after two of five steps: steps of sharded and of whole parameters, and messages."""
+    model, whole = net(), nn.Parameter(torch.ones(3))
+    fully_shard(model)
+    optimizer = torch.optim.SGD([*model.parameters(), whole], lr=0.1)
+    with caught() as messages, Scope(optimizer, model, alarms=False) as scope:
+        for t in range(5):
+            if rank == 1 and t == 2:
+                scope.detach()
+            optimizer.zero_grad()
+            (model(torch.ones(2, 12)).mean() + whole.sum()).backward()
+            optimizer.step()
+    steps = {name: [row["step"] for row in scope.rows if row["layer"] == name] for name in ("scale", "parameter.9")}
+    return steps["scale"], steps["parameter.9"], messages
+
+
 @contextlib.contextmanager
 def caught() -> Iterator[list[str]]:
     """What is logged meanwhile."""
@@ -253,6 +269,7 @@ def scenarios(rank: int) -> dict[str, Any]:
         found[name] = in_fsdp(rank, name, True, every=2), in_fsdp(rank, name, False)
     found["scaled"] = clipped_and_scaled(rank)
     found["fails"] = one_fails(rank)
+    found["leaves"] = one_leaves(rank)
     found["absent"] = one_is_absent(rank)
     found["accumulated"] = accumulated(rank)
     return found
@@ -313,6 +330,14 @@ def test_a_scope_in_one_process_only_or_of_another_schedule_measures_what_is_who
     assert "differ: every=1, beta=0.9, 0 steps seen, columns grad_abs_mean," in messages[1]
     assert "; every=2, beta=0.9, 0 steps seen, columns" in messages[1]
     assert others == [messages[1]]
+
+
+def test_a_process_that_detaches_is_not_waited_for(two: Two):
+    (sharded_steps, whole_steps, messages), (_, _, others) = two[0]["leaves"], two[1]["leaves"]
+    assert sharded_steps == [1, 2]
+    assert whole_steps == [1, 2, 3, 4, 5]
+    assert [text.split(":")[0] for text in messages] == ["sharded parameters are no longer measured"]
+    assert others == []
 
 
 def test_parameters_that_are_flattened_are_refused():

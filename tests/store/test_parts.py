@@ -121,6 +121,33 @@ def test_reading_a_part_of_a_part_is_reading_it_and_choosing(tmp_path_factory, r
     assert part.names == ("x", "y")
 
 
+@given(st.lists(st.lists(ROW, max_size=15), min_size=1, max_size=4), st.integers(1, 7), st.sets(st.integers(-3, 30)))
+def test_parts_become_one_some_layers_at_a_time(tmp_path_factory, written, group, without):
+    """Rows that repeat from part to part, and columns that only some have, against a dictionary that is updated."""
+    folder, expected = tmp_path_factory.mktemp("parts"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "GROUP", group)
+        sources = []
+        for number, rows in enumerate(written):
+            column = "xy"[number % 2]
+            table = merge(
+                [schema([column]).empty_table(), to_table([(s, a, {column: x}) for s, a, x in rows], [column])]
+            )
+            write_part(folder / f"{number}.parquet", table)
+            sources.append(Part(folder / f"{number}.parquet"))
+            for step, layer, x in rows:
+                expected.setdefault((layer, step), {})[column] = x
+        write_part(folder / "all.parquet", sources, [(1, 2, 4)], np.array(sorted(without), np.int64))
+    part = Part(folder / "all.parquet")
+    left = {key: values for key, values in sorted(expected.items()) if key[1] not in without}
+    found = {(row.pop("layer"), row.pop("step")): row for row in part.read().to_pylist()}
+    columns = ["x", "y"][: len(written)]
+    assert found == {key: {name: values.get(name) for name in columns} for key, values in left.items()}
+    assert [*found] == [*left]
+    assert part.rows == sum(part.layers.values()) == len(left)
+    assert part.thinned == [[1, 2, 4]]
+
+
 def test_a_damaged_part_names_the_file_and_what_to_do(tmp_path):
     (tmp_path / "parts").mkdir()
     path = tmp_path / "parts" / "1.parquet"
@@ -158,7 +185,7 @@ def test_a_wrong_byte_anywhere_is_an_error_or_changes_nothing(tmp_path, monkeypa
             outcomes["right"] += 1
             assert found == right
     assert outcomes["refused"] > 100
-    assert most == 9  # of ten rows in groups of three, all but the last group of one
+    assert most == 8  # of two layers of five rows, each in groups of three and two, all but one of two
 
 
 def test_a_folder_that_looks_like_a_partition_adds_no_column(tmp_path):

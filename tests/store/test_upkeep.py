@@ -51,9 +51,9 @@ def test_many_equal_parts_become_few_and_each_value_is_rewritten_rarely(tmp_path
     """256 parts, one by one. Its part at least doubles whenever a value is rewritten: log2(256) = 8 times at most."""
     written = []
 
-    def write_and_count(path, table, thinned=()):
-        written.append(len(table))
-        write_part(path, table, thinned)
+    def write_and_count(path, sources, thinned=()):
+        written.append(sum(source.rows for source in sources))
+        write_part(path, sources, thinned)
 
     monkeypatch.setattr(upkeep, "write_part", write_and_count)
     (tmp_path / "parts").mkdir()

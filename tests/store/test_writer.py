@@ -82,7 +82,9 @@ def test_blocks_are_many_rows_at_once(tmp_path, rows):
         values[:] = 0  # it was copied
         run.write(1, "", {"loss": 0.5})
         run.write_block([2, 3], ["a", "a"], columns, [[5, 6], [7, 8]])
+        run.write_block([4, 5], ("c", "d"), columns, [[[10, 11], [12, 13]], [[14, 15], [16, 17]]])
     table = [(row["layer"], row["step"], row["x"], row["y"]) for row in rows(tmp_path, "x", "y")]
+    assert table[4:] == [("c", 4, 10.0, 11.0), ("c", 5, 14.0, 15.0), ("d", 4, 12.0, 13.0), ("d", 5, 16.0, 17.0)]
     assert table[:3] == [("a", 1, 3.0, 4.0), ("a", 2, 5.0, 6.0), ("a", 3, 7.0, 8.0)]
     assert table[3][:3] == ("b", 1, 1.0)
     assert math.isnan(table[3][3])
@@ -94,6 +96,8 @@ def test_blocks_that_cannot_be_rows_are_refused_at_once(tmp_path):
         for arguments, text in (
             ((1, ("a",), ("x",), [1.0]), r"shape \(1, 1\) of rows and columns, got \(1,\)"),
             (([1, 2], ("a",), ("x",), [[1.0]]), r"for steps of shape \(2,\)"),
+            ((1, ("a",), ("x",), [[[1.0]]]), r"for steps of shape \(\)"),
+            (([1], ("a",), ("x",), [[[[1.0]]]]), r"got \(1, 1, 1, 1\)"),
             ((1, ("a",), ("step",), [[1.0]]), "no column can be called 'step'"),
             ((1, (3,), ("x",), [[1.0]]), "the name of a layer must be text, got 3"),
             ((1, ("a",), ("x", "x"), [[1.0, 2.0]]), "a name of its own"),

@@ -35,7 +35,12 @@ def columns() -> str:
         if one.group != group:
             group = one.group
             parts.append(f"## The group `{group}`\n\n{_GROUPS[group]}")
-        facts = {"Unit": "" if one.unit == "1" else one.unit, "Estimate": one.estimator, "Source": one.source}
+        facts = {
+            "Unit": "" if one.unit == "1" else one.unit,
+            "Estimate": one.estimator,
+            "Source": one.source,
+            "Cost": one.cost_class,
+        }
         said = [f"{heading}: {' '.join(text.split())}." for heading, text in facts.items() if text]
         name = f"{one.name}[{'row,column' if ',' in one.cells[0] else 'octave'}]" if one.cells else one.name
         parts.append("\n  ".join([f"`{name}`\n: `{one.formula}`.", *said]))
@@ -51,6 +56,8 @@ _GROUPS = {
     "momentum": "Costs one histogram.",
     "series": "Compared with the steps before, on a sample of coordinates. Every step is looked at, recorded or not.\n"
     "Costs 16 kB a tensor.",
+    "traces": "Single coordinates of each tensor, four unless it is smaller. Costs a look at them before and after a\n"
+    "recorded step.",
     "histograms": "The histograms themselves. Costs one more histogram.",
     "joint": "Two quantities of each coordinate against each other: a scatter plot without its points. Costs two\n"
     "histograms of 4096 cells, and up to some hundred values a row: for few layers or few steps.",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from stepscope.report import figures, layers, panes, text
+from stepscope.report import distributions, figures, layers, panes, text
 from stepscope.report.blocks import Block, blocks
 from stepscope.report.context import flat
 from stepscope.report.heatmaps import heatmap, scale_of
@@ -61,6 +61,9 @@ def of_run(run: Recorded, detail: Detail) -> dict[str, Any]:
         "curves": curves,
         "left_out": [*run.curves][MOST_CURVES:],
         "maps": [*maps("heat", recorded, [block.name for block in shown], run.info)],
+        "distributions": [
+            (picture, described(run.info, column)) for column, picture in distributions.pictures(run.distributions)
+        ],
         "grouped": len(shown) < len(names),
         "pages": [*_pages([grouped(history, pages) for history in run.histories], pages, names, run, detail)],
         "panes": [pane],

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stepscope.errors import DamagedData, UserError
+from stepscope.report.distributions import Distribution, Joint
+from stepscope.report.distributions import read as distributions
 from stepscope.report.history import History, histories, plain_columns
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ class Recorded:
     events: Sequence[Mapping[str, Any]] = field(default=())
     histories: Sequence[History] = field(default=())
     thinned: Sequence[tuple[int, int, int]] = field(default=())
+    distributions: "Sequence[Distribution | Joint]" = field(default=())
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -153,6 +156,7 @@ def read_run(run: "Run", span: tuple[int, int] | None = None) -> Recorded:
         _finite(list(run.events)),
         list(histories(run, run.layers, BUCKETS, span)),
         run.thinned,
+        distributions(run, span),
     )
 
 
@@ -160,7 +164,7 @@ def _curves(run: "Run", names: Sequence[str]) -> dict[str, tuple[list[int], list
     curves = {}
     if names:
         table = run.table(*names, layers=[""])
-        kept = _spread_out(table.num_rows)
+        kept = np.array(_spread_out(table.num_rows), np.int64)
         steps = [int(step) for step in table["step"].take(kept).to_pylist()]
         for name in names:
             values = _finite(table[name].take(kept).to_pylist())

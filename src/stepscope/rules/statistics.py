@@ -37,6 +37,7 @@ __all__ = [
     "NONE",
     "PLAIN",
     "QUANTILE_ERROR",
+    "RANK_ERROR",
     "SAMPLE_BLOCK",
     "TERMS",
     "Numbers",
@@ -322,17 +323,20 @@ def _bin(k: Any, x: Number, per_octave: float) -> Number:
     return per_octave * k.exponent(x) + ((start + c[0]) + m * (c[1] + m * (c[2] + m * c[3])))
 
 
-def quantile(k: Any, counts: Any, q: float, ranks: Any = None) -> Any:
+def quantile(k: Any, counts: Any, q: float, below: Any = None) -> Any:
     """The q-quantile of what was counted: the smallest value with at least the share q at or below it, 0 < q <= 1.
 
-    counts[..., BINS]: an array or tensor; ranks: its running totals from bin 1 on, where they are known.  Returns the
-    centre of the value's bin, which is right within the ratio QUANTILE_ERROR; 0 below the range, infinity above it, NaN
-    where nothing was counted.
+    counts[..., BINS]: an array or tensor.  below: how many of the bins from 1 on lie below the quantile's, -1 where
+    nothing was counted, where that is known.  Returns the centre of the value's bin, which is right within the ratio
+    QUANTILE_ERROR; 0 below the range, infinity above it, NaN where nothing was counted.
     """
-    ranks = counts[..., 1:].cumsum(-1) if ranks is None else ranks
-    total = ranks[..., -1]
-    # Ranks are whole numbers; a small fraction keeps the rounding of q * total from skipping one.
-    below = (ranks < q * ranks[..., -1:] - 1e-6).sum(-1)
+    if below is None:
+        ranks = counts[..., 1:].cumsum(-1)
+        total = ranks[..., -1]
+        below = k.where(total > 0, (ranks < q * ranks[..., -1:] - RANK_ERROR).sum(-1), -1)
     middle = 2.0 ** ((below - 1) / BINS_PER_OCTAVE + LOWEST)
     inside = k.where(below < BINS - 2, k.where(below > 0, middle, 0.0), math.inf)
-    return k.where(total > 0, inside, math.nan)
+    return k.where(below >= 0, inside, math.nan)
+
+
+RANK_ERROR = 1e-6  # ranks are whole numbers; a small fraction keeps the rounding of q * total from skipping one

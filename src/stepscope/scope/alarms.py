@@ -3,13 +3,21 @@
 A rule looks at the columns of one layer, at those of all layers of a step, or at what was noted of the run. It must
 hold for some recorded steps in a row. An alarm is raised once a layer, and again only after the rule has not held for
 100 recorded steps. Rules whose columns are not recorded keep silent.
+
+All layers and steps of a table are tested at once; only where a rule holds, or has held, is there more to do.
 """
+# Long because half of it is one table: what each rule says, and what helps.
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepscope.scope.rows import Table, Taken
 
 __all__ = ["ALARMS", "FURTHER", "Alarm", "Alarms", "Rule"]
 
@@ -26,8 +34,8 @@ class Rule:
     """When to raise an alarm.
 
     when: the same in words, before the threshold.
-    test(values, threshold): on the columns in `needs`, of a layer.  patience: recorded steps in a row for which it must
-    hold.  says: what was seen; {layer}, {steps} and the columns may be named.  helps: what usually helps.
+    test(values, threshold): on the columns in `needs`, numbers or arrays.  patience: recorded steps in a row for which
+    it must hold.  says: what was seen; {layer}, {steps} and the columns may be named.  helps: what usually helps.
     weights: only for layers with a matrix or kernel among their tensors.
     """
 
@@ -35,7 +43,7 @@ class Rule:
     when: str
     needs: tuple[str, ...]
     threshold: float
-    test: Callable[[Values, float], bool]
+    test: Callable[[Mapping[str, Any], float], Any]
     patience: int
     says: str
     helps: str
@@ -75,7 +83,7 @@ ALARMS: tuple[Rule, ...] = (
         "norm of the gradient at it",
         ("grad_norm", "nonfinite_share"),
         0.0,
-        lambda v, limit: v["grad_norm"] <= limit and v["nonfinite_share"] == 0,
+        lambda v, limit: (v["grad_norm"] <= limit) & (v["nonfinite_share"] == 0),
         20,
         "{layer}: its gradient has been exactly 0 for {steps} recorded steps.",
         "A detached graph, units that are never active or a factor of 0 cut it off: look at what its output feeds, and "
@@ -86,7 +94,9 @@ ALARMS: tuple[Rule, ...] = (
         "of the coordinates with a gradient, share where epsilon exceeds sqrt(v) above it",
         ("epsilon_dominated_share", "still_share"),
         0.5,
-        lambda v, limit: v["epsilon_dominated_share"] - v["still_share"] > limit * (1 - v["still_share"]) > 0,
+        lambda v, limit: (
+            (v["epsilon_dominated_share"] - v["still_share"] > limit * (1 - v["still_share"])) & (v["still_share"] < 1)
+        ),
         20,
         "{layer}: epsilon is larger than sqrt(v) for {epsilon_dominated_share:.0%} of the coordinates "
         "({still_share:.0%} have no gradient at all): their steps are those of momentum SGD, "
@@ -110,7 +120,7 @@ ALARMS: tuple[Rule, ...] = (
         "size of the update to that of the weights below it, with a gradient and a step size",
         ("update_to_weight", "lr", "grad_norm"),
         1e-7,
-        lambda v, limit: v["update_to_weight"] < limit and v["lr"] > 0 and v["grad_norm"] > 0,
+        lambda v, limit: (v["update_to_weight"] < limit) & (v["lr"] > 0) & (v["grad_norm"] > 0),
         20,
         "{layer}: steps change the weights by {update_to_weight:.2g} of their size, about what rounding does.",
         "Raise the learning rate; keep weights in float32 if they are in 16 bits; check that gradients are not scaled "
@@ -122,7 +132,7 @@ ALARMS: tuple[Rule, ...] = (
         "step size at it, with a gradient",
         ("lr", "grad_norm"),
         0.0,
-        lambda v, limit: v["lr"] <= limit and v["grad_norm"] > 0,
+        lambda v, limit: (v["lr"] <= limit) & (v["grad_norm"] > 0),
         20,
         "{layer}: the learning rate is 0, and the gradient is not.",
         "Look at the schedule: its length, its warm-up, and whether it is stepped once a batch or once an epoch.",
@@ -153,7 +163,7 @@ ALARMS: tuple[Rule, ...] = (
         "share of v < m^2 above it, and steps of over 1.5 times the learning rate",
         ("variance_negative_share", "update_abs_mean_per_lr_without_decay"),
         0.5,
-        lambda v, limit: v["variance_negative_share"] > limit and v["update_abs_mean_per_lr_without_decay"] > 1.5,
+        lambda v, limit: (v["variance_negative_share"] > limit) & (v["update_abs_mean_per_lr_without_decay"] > 1.5),
         5,
         "{layer}: v < m^2 for {variance_negative_share:.0%} of the coordinates, so that steps exceed the learning rate "
         "({update_abs_mean_per_lr_without_decay:.2g} of it on average).",
@@ -243,8 +253,17 @@ class _State:
         self.held, self.calm, self.raised = 0, 0, False
 
 
+class _Found(NamedTuple):
+    """An alarm by its place: in a table, the step's and the layer's."""
+
+    step: int
+    layer: int
+    rule: int
+    alarm: Alarm
+
+
 class Alarms:
-    """Judges rows as they are written, step after step.
+    """Judges what is recorded, step after step.
 
     call: told of every alarm.  matrices: whether a layer has a matrix or kernel among its tensors.
     raised: the alarms so far, the last 1000.
@@ -255,39 +274,106 @@ class Alarms:
     ) -> None:
         self.raised: list[Alarm] = []
         self._call, self._matrices = call, matrices
-        self._states: dict[tuple[str, str], _State] = {}
+        self._states: dict[str, dict[str, _State]] = {rule.id: {} for rule in (*ALARMS, *FURTHER)}
         self._usual: dict[str, tuple[float, int]] = {}  # mean ln |g|, and of how many steps
         self._losses: dict[str, tuple[float, float, int]] = {}  # of the first ten, of the last ten, number
-        self._step: tuple[int, dict[str, Values]] = (0, {})
 
     def state(self) -> dict[str, Any]:
         """All that later judgements depend on, for `load`."""
-        states = {key: (one.held, one.calm, one.raised) for key, one in self._states.items()}
-        kept = {"usual": dict(self._usual), "losses": dict(self._losses), "step": self._step}
-        return {"raised": list(self.raised), "states": states, **kept}
+        states = {
+            rule: {layer: (one.held, one.calm, one.raised) for layer, one in layers.items()}
+            for rule, layers in self._states.items()
+        }
+        return {"raised": list(self.raised), "states": states, "usual": dict(self._usual), "losses": dict(self._losses)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
-        self.raised, self._states = list(state["raised"]), {}
-        for key, (held, calm, raised) in state["states"].items():
-            one = self._states[key] = _State()
-            one.held, one.calm, one.raised = held, calm, raised
-        self._usual, self._losses, self._step = dict(state["usual"]), dict(state["losses"]), state["step"]
+        self.raised = list(state["raised"])
+        for rule, layers in state["states"].items():
+            self._states[rule] = {layer: _State() for layer in layers}
+            for layer, (held, calm, raised) in layers.items():
+                one = self._states[rule][layer]
+                one.held, one.calm, one.raised = held, calm, raised
+        self._usual, self._losses = dict(state["usual"]), dict(state["losses"])
 
-    def rows(self, rows: Sequence[tuple[int, str, Values]]) -> list[Alarm]:
-        """Judge rows, in the order of their steps.  Returns the alarms they raise."""
+    def taken(self, taken: Taken) -> list[Alarm]:
+        """Judge tables, and rows of the run as a whole.  Returns the alarms they raise."""
         found: list[Alarm] = []
-        for step, layer, values in rows:
+        for table in _side_by_side(taken.tables):
+            found += self._judged(table)
+        for step, layer, values in taken.notes:
             for rule in ALARMS:
-                if all(map(values.__contains__, rule.needs)) and not (rule.weights and not self._matrices(layer)):
+                if values.keys() >= set(rule.needs):
                     found += self._judge(rule, step, layer, values)
-            if layer:
-                found += self._judge_norm(step, layer, values)
-                if step != self._step[0]:
-                    found += self._compare()
-                    self._step = (step, {})
-                self._step[1][layer] = values
+        return self._raise(found)
+
+    def _judged(self, table: Table) -> list[Alarm]:
+        """The alarms of a table in the order of its steps, layers, and rules."""
+        columns = dict(zip(table.columns, np.moveaxis(table.values, -1, 0), strict=True))
+        weights = np.array([self._matrices(layer) for layer in table.layers], bool)
+        found: list[_Found] = []
+        with np.errstate(all="ignore"):
+            for number, rule in enumerate(ALARMS):
+                if columns.keys() >= set(rule.needs):
+                    holds = rule.test(columns, rule.threshold)
+                    found += self._tracked(number, rule, table, holds & weights if rule.weights else holds)
+            if "grad_norm" in columns:
+                ratio = self._to_usual(table.layers, columns["grad_norm"])
+                holds, further = _JUMPS.test({"ratio": ratio}, JUMP), {"ratio": ratio}
+                found += self._tracked(len(ALARMS), _JUMPS, table, holds, further, ("grad_norm",))
+            if "grad_abs_mean" in columns and weights.any():
+                size = np.where(np.isfinite(columns["grad_abs_mean"]) & weights, columns["grad_abs_mean"], 0.0)
+                largest = np.broadcast_to(size.max(1, keepdims=True), size.shape)
+                further = {"share": size / largest, "largest_grad_abs_mean": largest}
+                holds = _VANISHES.test(further, VANISHED) & (size > 0)
+                found += self._tracked(len(ALARMS) + 1, _VANISHES, table, holds, further, ("grad_abs_mean",))
+        return [one.alarm for one in sorted(found, key=lambda one: one[:3])]
+
+    def _tracked(
+        self,
+        number: int,
+        rule: Rule,
+        table: Table,
+        holds: NDArray[np.bool_],
+        further: Mapping[str, NDArray[np.float64]] | None = None,
+        evidence: Iterable[str] = (),
+    ) -> list[_Found]:
+        """Follow a rule through a table, where it holds or has held.
+
+        further: values that it looks at beside the columns.  evidence: columns it rests on beside its needs.
+        """
+        states = self._states[rule.id]
+        some = holds.any(0)
+        if not states and not some.any():
+            return []
+        found: list[_Found] = []
+        known = np.array([layer in states for layer in table.layers], bool)
+        for i in np.flatnonzero(some | known).tolist():
+            for place, held in enumerate(holds[:, i].tolist()):
+
+                def values(place: int = place, i: int = i) -> dict[str, float]:
+                    more = {name: float(array[place, i]) for name, array in (further or {}).items()}
+                    return dict(zip(table.columns, table.values[place, i].tolist(), strict=True)) | more
+
+                names = (*rule.needs, *evidence, *(further or ()))
+                raised = self._follow(rule, int(table.steps[place]), table.layers[i], held, values, names)
+                found += [_Found(place, i, number, alarm) for alarm in raised]
         return found
+
+    def _to_usual(self, layers: Sequence[str], norms: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The norms [step, layer] to their usual sizes, NaN where that is not known yet; let them in."""
+        before = [self._usual.get(layer, (0.0, 0)) for layer in layers]
+        usual, count = np.array([mean for mean, _ in before]), np.array([n for _, n in before])
+        there = (norms > 0) & (norms < math.inf)
+        logs = np.log(np.where(there, norms, 1.0))
+        ratios = np.full(norms.shape, math.nan)
+        for step, seen in enumerate(there):
+            known = seen & (count >= 10)
+            ratios[step, known] = np.exp(logs[step, known] - usual[known])
+            count = count + seen
+            usual = usual + seen * (logs[step] - usual) / np.clip(count, 1, 50)
+        self._usual |= dict(zip(layers, zip(usual.tolist(), count.tolist(), strict=True), strict=True))
+        return ratios
 
     def noted(self, step: int, values: Values) -> list[Alarm]:
         """Judge what was noted of the run: every value whose name ends with "loss"."""
@@ -306,56 +392,67 @@ class Alarms:
             self._losses[name] = (first, last, count)
             if count > 20 and first > 0:
                 found += self._judge(_DIVERGES, step, where, {"loss": last, "at_first": first, "ratio": last / first})
-        return found
-
-    def _judge_norm(self, step: int, layer: str, values: Values) -> list[Alarm]:
-        norm = values.get("grad_norm", 0.0)
-        if not 0 < norm < math.inf:
-            return []
-        usual, count = self._usual.get(layer, (0.0, 0))
-        self._usual[layer] = (usual + (math.log(norm) - usual) / min(count + 1, 50), count + 1)
-        if count < 10:
-            return []
-        return self._judge(_JUMPS, step, layer, {"grad_norm": norm, "ratio": norm / math.exp(usual)})
-
-    def _compare(self) -> list[Alarm]:
-        """The layers of the last complete step with each other."""
-        step, rows = self._step
-        sizes = {layer: values["grad_abs_mean"] for layer, values in rows.items() if "grad_abs_mean" in values}
-        sizes = {layer: size for layer, size in sizes.items() if math.isfinite(size) and self._matrices(layer)}
-        largest = max(sizes.values(), default=0.0)
-        found: list[Alarm] = []
-        for layer, size in sizes.items():
-            if size > 0:
-                evidence = {"share": size / largest, "grad_abs_mean": size, "largest_grad_abs_mean": largest}
-                found += self._judge(_VANISHES, step, layer, evidence)
-        return found
+        return self._raise(found)
 
     def _judge(self, rule: Rule, step: int, layer: str, values: Values) -> list[Alarm]:
-        holds = rule.test(values, rule.threshold)
-        state = self._states.get((rule.id, layer))
-        if state is None:
-            if not holds:
-                return []
-            state = self._states[rule.id, layer] = _State()
+        return self._follow(rule, step, layer, bool(rule.test(values, rule.threshold)), lambda: values)
+
+    def _follow(
+        self,
+        rule: Rule,
+        step: int,
+        layer: str,
+        holds: bool,
+        row: Callable[[], Values],
+        evidence: Iterable[str] | None = None,
+    ) -> list[Alarm]:
+        """The alarm that a rule raises at a step of a layer, if it does.
+
+        row: gives the values.  evidence: those the alarm rests on; the rule's needs, or all where it has none.
+        """
+        states = self._states[rule.id]
+        state = states.get(layer)
         if not holds:
-            state.held, state.calm = 0, state.calm + 1
-            state.raised = state.raised and state.calm < CALM
+            if state is not None:
+                state.held, state.calm = 0, state.calm + 1
+                if state.calm >= CALM or not state.raised:
+                    del states[layer]  # as if it had never held
             return []
+        if state is None:
+            state = states[layer] = _State()
         state.held, state.calm = state.held + 1, 0
         if state.raised or state.held < rule.patience:
             return []
         state.raised = True
-        evidence = {name: float(values[name]) for name in (rule.needs or values) if name in values}
-        evidence |= {
-            name: float(value) for name, value in values.items() if not rule.needs or name in ("share", "ratio")
-        }
+        values = row()
+        names = (rule.needs or values) if evidence is None else evidence
+        proof = {name: float(values[name]) for name in names if name in values}
         told: dict[str, Any] = {**values, "layer": layer or "the run", "steps": state.held}
-        alarm = Alarm(
-            rule.id, step, layer, {**evidence, "threshold": rule.threshold}, rule.says.format(**told), rule.helps
+        said = rule.says.format(**told)
+        return [Alarm(rule.id, step, layer, {**proof, "threshold": rule.threshold}, said, rule.helps)]
+
+    def _raise(self, alarms: list[Alarm]) -> list[Alarm]:
+        """Keep them, log them, and tell of them."""
+        if alarms:
+            self.raised = [*self.raised, *alarms][-MOST:]
+        for alarm in alarms:
+            log.warning("%s: %s", alarm.id, alarm)
+            if self._call is not None:
+                self._call(alarm)
+        return alarms
+
+
+def _side_by_side(tables: Sequence[Table]) -> list[Table]:
+    """Tables of the same steps as one: all layers of a step are compared with each other."""
+    alike: dict[bytes, list[Table]] = {}
+    for table in tables:
+        alike.setdefault(table.steps.tobytes(), []).append(table)
+    return [
+        some[0]
+        if len(some) == 1
+        else some[0]._replace(
+            layers=tuple(layer for table in some for layer in table.layers),
+            values=np.concatenate([table.values for table in some], 1),
         )
-        self.raised = [*self.raised[-MOST:], alarm]
-        log.warning("%s: %s", alarm.id, alarm)
-        if self._call is not None:
-            self._call(alarm)
-        return [alarm]
+        for some in alike.values()
+    ]

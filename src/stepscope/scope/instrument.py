@@ -44,6 +44,23 @@ class Instrument:
         return any(name.startswith("series_") for name in self.needs)
 
     @property
+    def traces(self) -> bool:
+        """Whether it shows single coordinates (`scope.traces`)."""
+        return any(name.startswith("trace_") for name in self.needs)
+
+    @property
+    def cost_class(self) -> str:
+        """What it asks of a step, in words; instruments share sums and histograms."""
+        if self.follows:
+            return "a look at a sample of coordinates at every step"
+        if self.traces:
+            return "a look at single coordinates at a recorded step"
+        sums = sum(name in TERMS for name in self.needs)
+        bins = [bins_of(name) for name in self.needs if name in HISTOGRAMS]
+        said = [f"{sums} sum{'s' * (sums > 1)}"] * (sums > 0) + [f"a histogram of {n} bins" for n in bins]
+        return " and ".join(said) or "nothing"
+
+    @property
     def cost(self) -> int:
         """Numbers a tensor that are summed and brought to the host for it; instruments share them."""
         return sum(bins_of(name) if name in HISTOGRAMS else 1 for name in self.needs)

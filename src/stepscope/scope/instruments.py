@@ -18,6 +18,7 @@ from stepscope.rules import parts
 from stepscope.rules.statistics import QUANTILE_ERROR, Selection, selection
 from stepscope.scope import readings
 from stepscope.scope.instrument import Instrument, Sums
+from stepscope.scope.traces import COORDINATES
 
 __all__ = ["INSTRUMENTS", "Instrument", "choose", "needed", "read"]
 
@@ -377,6 +378,25 @@ _CHOSEN: tuple[Instrument, ...] = (
         )
         for name, formula in (("momentum", "|m|"), ("spread", "sigma / |m|"))
     ),
+    *(
+        Instrument(
+            f"trace_{field}_{place}",
+            unit,
+            *readings.coordinate(field, place),
+            f"{formula} of traced coordinate {place}",
+            f"{estimator}; one of {COORDINATES} coordinates that are drawn once: run.json lists their places in the "
+            "flattened tensor; NaN where a row is that of several tensors",
+            group="traces",
+        )
+        for field, unit, formula, estimator in (
+            ("theta", "weight", "theta", "before the step"),
+            ("g", "gradient", "g", "raw p.grad"),
+            ("m", "gradient", "m", _AVERAGES),
+            ("v", "gradient^2", "v", _AVERAGES),
+            ("update", "weight", "update", _MEASURED),
+        )
+        for place in range(COORDINATES)
+    ),
 )
 
 INSTRUMENTS = _DEFAULT + _CHOSEN
@@ -405,8 +425,10 @@ def needed(instruments: Iterable[Instrument]) -> Selection:
     return selection(name for one in instruments for name in one.measured)
 
 
-def read(sums: Sums, instruments: Iterable[Instrument] = _DEFAULT) -> dict[str, Any]:
-    """Every column's values by name."""
-    sheet = readings.Sheet(sums)
+def read(
+    sums: Sums, instruments: Iterable[Instrument] = _DEFAULT, scratch: dict[Any, Any] | None = None
+) -> dict[str, Any]:
+    """Every column's values by name.  scratch: see `readings.Sheet`."""
+    sheet = readings.Sheet(sums, scratch)
     with np.errstate(all="ignore"):
         return {instrument.name: instrument.read(sheet) for instrument in instruments}

@@ -16,11 +16,14 @@ from stepscope.optim.moments import Layout, Numbers, kept_by_optimizer, numbers,
 from stepscope.optim.shards import extent
 from stepscope.optim.sums import Average, Request, StepSums
 from stepscope.rules.statistics import PLAIN, Selection, bins_of
+from stepscope.scope.plan import Place, Plan
 from stepscope.scope.reduce import Observed, Packed, Reducer
 from stepscope.scope.series import WIDTHS, Series
 from stepscope.scope.shadow import Average as Kept
 from stepscope.scope.shadow import Sample, Shadow
 from stepscope.scope.sharded import Form, Peers, agreed, joined, sharded, totals
+from stepscope.scope.traces import WIDTHS as TRACED
+from stepscope.scope.traces import Traces
 
 __all__ = ["Observer", "Seen"]
 
@@ -42,7 +45,8 @@ class Observer:
     """Knows the averages of every tensor of an optimizer, and keeps those that the optimizer does not.
 
     chosen: the sums to measure.  clip: the size from which on a gradient's coordinate counts as clipped, 0 for none.
-    only: the tensors to look at; None for all.  follows: compare each step with those before it.
+    only: the tensors to look at; None for all.  follows: compare each step with those before it.  traces: look at
+    single coordinates.
     writes: whether this process reports; another one only measures its part of sharded tensors.  setup: what has to be
     the same in the processes that hold the other parts.
 
@@ -58,26 +62,33 @@ class Observer:
         clip: float = 0.0,
         only: Container[Tensor] | None = None,
         follows: bool = False,
+        traces: bool = False,
     ) -> None:
         self.optimizer = optimizer
         self.writes, self.setup = True, ""
-        self._follows = follows
+        self._follows, self._traces = follows, traces
         self._beta, self._clip, self._only = beta, clip, only
         self.steps = self.depth = 0
         self.recording = self.settled = False
         self._reducer = Reducer(chosen)
         self._asks = hasattr(optimizer, "request_sums")
-        further = WIDTHS if follows else {}
+        further = {**(WIDTHS if follows else {}), **(TRACED if traces else {})}
         self._form = Form(len(chosen.terms), sum(map(bins_of, chosen.histograms)), further)
         self.forget()
+
+    def leave(self) -> None:
+        """No further step is going to be measured."""
+        self._peers.leave()
 
     def forget(self) -> None:
         """Let go of everything that belongs to the steps so far."""
         self.depth, self.recording, self.settled = 0, False, False
         self._shadow = Shadow()
         self._averages: dict[Tensor, Average] = {}
-        self._weights: dict[Tensor, Tensor] = {}
+        self._weights: Mapping[Tensor, Tensor] = {}
+        self._plan: Plan | None = None
         self._series = Series(self._followed) if self._follows else None
+        self._traced = Traces() if self._traces else None
         self._peers, self._ready = Peers(self.setup), False
 
     def kept(self) -> dict[Tensor, tuple[Tensor, Tensor, float, int]]:
@@ -111,6 +122,11 @@ class Observer:
         return (self._only is None or p in self._only) and (self.writes or is_distributed(p))
 
     @property
+    def _limits(self) -> "Observer | None":
+        """What says which tensors are measured here, None if all are."""
+        return self if self._only is not None or not self.writes else None
+
+    @property
     def looks_on(self) -> bool:
         """Whether there is nothing to do here: another process reports, and nothing is sharded."""
         return not self.writes and not any(map(is_distributed, self._everything()))
@@ -126,13 +142,21 @@ class Observer:
         self._weights, self._ready = {}, False
         if self._asks:
             if self.recording or not self.settled:
-                only = self if self._only is not None or not self.writes else None
-                request = Request(self.recording, self._beta, self._averages, self._reducer.chosen, self._clip, only)
+                request = Request(
+                    self.recording, self._beta, self._averages, self._reducer.chosen, self._clip, self._limits
+                )
                 self.optimizer.request_sums(request)  # type: ignore[attr-defined]
         elif self.recording:
-            self._weights = {p: local(p).detach().clone() for p in self._everything() if p in self}
+            looked_at = [p for p in self._everything() if p in self]
+            if self._plan is not None and not self._plan.copy(looked_at):
+                self._plan = None
+            self._weights = {} if self._plan is not None else {p: local(p).detach().clone() for p in looked_at}
+        elif self._plan is not None:
+            self._plan.forget_copy()
         if self._series is not None:
             self._series.before()
+        if self._traced is not None and self.recording:
+            self._traced.before(p for p in self._everything() if p in self)
         self._ready = True
 
     @property
@@ -180,16 +204,31 @@ class Observer:
         if self._series is not None:
             self._series.after()
         found = self._measured() if self.recording or not self.settled else None
-        if found is None or self._series is None:
+        if found is None:
             return found
         tensors, packed = found
-        return tensors, packed._replace(further=self._series.sums(tensors))
+        further: dict[str, Any] = {}
+        if self._series is not None:
+            further |= self._series.sums(tensors)
+        if self._traced is not None:
+            groups = self._with_gradients()
+            seen = [self._seen(p, groups[p]) for p in tensors]
+            further |= self._traced.sums(tensors, self.observed(seen, {p: local(p) for p in tensors}))
+        return tensors, packed._replace(further=further) if further else packed
 
     def _measured(self) -> tuple[list[Tensor], Packed] | None:
         weights, self._weights = self._weights, {}
         if not self._asks:
+            if self.recording and self._plan is not None:
+                if (packed := self._plan.measure(self._reducer)) is not None:
+                    self.settled = True
+                    return self._plan.tensors, packed
+                weights, self._plan = self._plan.copied, None
             seen = self.update()
             observed = self.observed(seen, weights) if self.recording else {}
+            if self.recording and self.settled and len(observed) == len(seen):
+                places = [Place(s.p, s.group, s.state, s.layout) for s in seen if s.layout is not None]
+                self._plan = Plan.of(self.optimizer, places, self._limits, self._clip)
             return (list(observed), self._reducer.reduce(list(observed.values()))) if observed else None
         result: StepSums | None = self.optimizer.step_sums  # type: ignore[attr-defined]
         self.settled = not self._averages and any(p in self.optimizer.state for p in self._with_gradients())

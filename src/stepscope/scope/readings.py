@@ -9,33 +9,68 @@ import numpy as np
 
 from stepscope.graph.numpy_namespace import NUMPY
 from stepscope.rules import parts
-from stepscope.rules.statistics import BINS, BINS_PER_OCTAVE, CENTRES, HIGHEST, JOINT, LOWEST, quantile
+from stepscope.rules.statistics import BINS, BINS_PER_OCTAVE, CENTRES, HIGHEST, JOINT, LOWEST, RANK_ERROR, quantile
 from stepscope.scope.instrument import Read, Sums
 from stepscope.theory import bounds
 
 Reading = tuple[tuple[str, ...], Read]  # what is read, and how
 
 
+_ROOM = 1 << 18  # numbers at least: as many as are usual, so that it does not grow step by step
+
+
 class Sheet(dict[str, Any]):
-    """Sums by name, which adds up each histogram's counts but once."""
+    """Sums by name, which does but once what several readings share.
 
-    def __init__(self, sums: Sums) -> None:
+    scratch: memory that is kept from one sheet to the next; fresh pages would cost more than the sums.
+    """
+
+    def __init__(self, sums: Sums, scratch: "dict[Any, Any] | None" = None) -> None:
         super().__init__(sums)
-        self._ranks: dict[str, Any] = {}
+        self._known: dict[Any, Any] = {}
+        self._scratch = {} if scratch is None else scratch
 
-    def ranks(self, histogram: str) -> Any:
-        """How many coordinates lie in the bins from 1 up to each."""
-        if histogram not in self._ranks:
-            self._ranks[histogram] = self[histogram][..., 1:].cumsum(-1)
-        return self._ranks[histogram]
+    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives, kept under the key."""
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+    def room(self, key: Any, shape: tuple[int, ...]) -> Any:
+        """An array of this shape, to be filled and used as long as the sheet is."""
+        size = math.prod(shape)
+        if key not in self._scratch or self._scratch[key].size < size:
+            self._scratch[key] = np.empty(max(size, _ROOM))
+        return self._scratch[key][:size].reshape(shape)
+
+
+def _room(sums: Sums, key: Any, shape: tuple[int, ...]) -> Any:
+    return sums.room(key, shape) if isinstance(sums, Sheet) else np.empty(shape)
+
+
+def _once(sums: Sums, key: Any, compute: Callable[[], Any]) -> Any:
+    return sums.once(key, compute) if isinstance(sums, Sheet) else compute()
 
 
 def _quantile(sums: Sums, histogram: str, q: float) -> Any:
-    return (
-        quantile(NUMPY, None, q, sums.ranks(histogram))
-        if isinstance(sums, Sheet)
-        else quantile(NUMPY, sums[histogram], q)
-    )
+    """As `statistics.quantile`, of many rows at once: a search in running totals over all of them."""
+
+    def totals() -> Any:
+        counts = np.asarray(sums[histogram])[..., 1:]
+        found = _room(sums, (histogram, "totals"), counts.shape)
+        np.copyto(found, counts)  # cumsum with a dtype takes four times as long
+        return np.cumsum(found, out=found.reshape(-1))
+
+    def found() -> Any:
+        shape = np.shape(sums[histogram])[:-1]
+        ranks = _once(sums, (histogram, "totals"), totals)
+        ends = ranks[BINS - 2 :: BINS - 1]
+        starts = np.concatenate([[0.0], ends[:-1]])
+        rows = np.arange(len(ends)) * (BINS - 1)
+        below = np.searchsorted(ranks, starts + q * (ends - starts) - RANK_ERROR) - rows
+        return quantile(NUMPY, None, q, np.where(ends > starts, below, -1).reshape(shape))
+
+    return _once(sums, (histogram, q), found)
 
 
 def per(term: str, count: str, lr: str | None = None) -> Reading:
@@ -64,20 +99,32 @@ _SPREADS = np.array(CENTRES)
 
 def _finite_counts(sums: Sums) -> Any:
     """Coordinates with a spread that is not infinite, in the bins from 1 on."""
-    counts = np.array(sums["spread_histogram"][..., 1:], float)
-    counts[..., -1] -= sums["spread_infinite"]
-    return counts
+
+    def counts() -> Any:
+        counts = np.asarray(sums["spread_histogram"])[..., 1:]
+        found = _room(sums, "finite", counts.shape)
+        np.copyto(found, counts)
+        found[..., -1] -= sums["spread_infinite"]
+        return found
+
+    return _once(sums, "finite", counts)
 
 
 def spread_mean(sums: Sums) -> Any:
     """Over the spreads that are not infinite."""
-    counts = _finite_counts(sums)
-    return counts @ _SPREADS / counts.sum(-1)
+
+    def mean() -> Any:
+        counts = _finite_counts(sums)
+        return counts @ _SPREADS / counts.sum(-1)
+
+    return _once(sums, "mean", mean)
 
 
 def spread_log_mean(sums: Sums) -> Any:
     """Over the spreads in the range of the histogram, without its ends."""
     inside = sums["spread_histogram"][..., 2:-1]
+    if isinstance(sums, Sheet) and "spread_infinite" in sums:
+        inside = _finite_counts(sums)[..., 1:-1]  # the same there
     return inside @ np.log(_SPREADS[1:-1]) / inside.sum(-1)
 
 
@@ -90,10 +137,12 @@ def factor_mean(factor: Callable[[Any, Any], Any], scale: str | None = None) -> 
     def mean(sums: Sums) -> Any:
         counts = _finite_counts(sums)
         scales = np.broadcast_to(1.0 if scale is None else sums[scale], counts.shape[:-1])
-        total = np.full(scales.shape, math.nan)
-        for different in np.unique(scales):  # few: the scale depends on the decay rate and the number of gradients
-            rows = scales == different
-            total[rows] = counts[rows] @ factor(NUMPY, different * _SPREADS**2)
+        # Few are different: the scale depends on the decay rate and the number of gradients.
+        different, place = np.unique(scales, return_inverse=True)
+        factors = factor(NUMPY, different[:, None] * _SPREADS**2)
+        each = np.take(factors, place.reshape(scales.shape), axis=0, out=_room(sums, "factors", counts.shape))
+        # Row by row, so that a row's bits do not depend on those that are read with it.
+        total = np.einsum("...i,...i->...", counts, each)
         return total / sums["sampled"]
 
     return (*_FACTORED, *([scale] if scale else [])), mean
@@ -175,19 +224,26 @@ def sign_square(sums: Sums) -> Any:
     return sums["sampled"] - sums["still"]
 
 
-# The largest step and distance depend on few numbers, which many tensors and steps share.
-largest_step = lru_cache(maxsize=4096)(lambda b1, b2, t: float(bounds.max_step(b1, b2, t)))
-flat_distance = lru_cache(maxsize=64)(lambda b1, b2: float(bounds.flat_distance(b1, b2)))
+largest_step = bounds.max_step
+_flat_distance = lru_cache(maxsize=64)(lambda b1, b2: float(bounds.flat_distance(b1, b2)))  # a search, of few numbers
+flat_distance = np.vectorize(_flat_distance, otypes=[np.float64])
 
 
-def share_of(bound: Callable[..., float], *numbers: str) -> Reading:
+def share_of(bound: Callable[..., Any], *numbers: str) -> Reading:
     """Mean |update| / lr as a share of a bound, NaN where the optimizer has no two decay rates."""
     needs = ("update_abs", "sampled", "lr", *numbers)
 
     def share(sums: Sums) -> Any:
-        keys = np.stack([np.broadcast_to(sums[name], np.shape(sums["sampled"])) for name in numbers], -1)
-        bounded = [math.nan if any(map(math.isnan, key)) else bound(*key) for key in map(tuple, keys.tolist())]
-        value = sums["update_abs"] / sums["sampled"] / sums["lr"] / np.array(bounded)
+        shape = np.shape(sums["sampled"])
+        keys = np.stack([np.broadcast_to(np.asarray(sums[name], float), shape).ravel() for name in numbers])
+        there = ~np.isnan(keys).any(0)
+        # Many tensors and steps share them.
+        places = {key: i for i, key in enumerate(dict.fromkeys(zip(*keys[:, there].tolist(), strict=True)))}
+        bounded = np.full(keys.shape[1], math.nan)
+        if places:
+            found = np.asarray(bound(*map(np.array, zip(*places, strict=True))), float)
+            bounded[there] = found[[places[key] for key in zip(*keys[:, there].tolist(), strict=True)]]
+        value = sums["update_abs"] / sums["sampled"] / sums["lr"] / bounded.reshape(shape)
         return np.where(sums["lr"] > 0, value, math.nan)
 
     return needs, share
@@ -249,3 +305,12 @@ def repetition(sums: Sums) -> Any:
     dipped = np.minimum.accumulate(before, -1) < 0
     there = (middle >= enough) & (middle >= before) & (middle >= after) & dipped
     return np.where(there.any(-1), there.argmax(-1) + 2.0, math.nan)
+
+
+def coordinate(field: str, place: int) -> Reading:
+    """Of a traced coordinate; NaN where the tensor has none, or its row is that of several tensors."""
+
+    def value(sums: Sums) -> Any:
+        return np.where(sums["trace_there"][..., place] > 0, sums[f"trace_{field}"][..., place], math.nan)
+
+    return (f"trace_{field}", "trace_there"), value

@@ -129,6 +129,12 @@ class Reducer:
             numel += list(map(size, part.tensors))
         return Packed(sums, counts, numbers, numel)
 
+    def packed(
+        self, program: cpu.Program, counted: cpu.Counted, numbers: list[Numbers], sizes: Sequence[int]
+    ) -> Packed:
+        """What a launch of the program counted, in memory of its own."""
+        return Packed(counted.sums.copy(), self._closed(counted.counts, program.starts), numbers, list(sizes))
+
     def _closed(self, counts: NDArray[Any], starts: Sequence[int]) -> NDArray[np.int32]:
         """A copy of a kernel's counts without the gaps between the histograms."""
         parts = [counts[:, a : a + bins_of(name)] for a, name in zip(starts, self.chosen.histograms, strict=False)]

@@ -81,7 +81,7 @@ class Scope:
     process: of sharded parameters (`fully_shard`) each measures its own part.
 
     stepscope's optimizers measure their steps while they take them. Beside any other one, a recorded step holds a
-    second copy of the weights until it is over. Of several optimizers, each counts its own steps.
+    second copy of the weights, until one is not recorded. Of several optimizers, each counts its own steps.
     Raises: UserError if it is given no optimizer, a run that is neither a folder nor a sink, or an unknown instrument;
     ValueError for `every`, `beta`, `layers` or `clip_value` out of range; `attach` raises what `store.RunWriter`
     raises.
@@ -148,7 +148,10 @@ class Scope:
         self._max_bytes = max_bytes
         self._instruments = chosen
         follows = any(one.follows for one in chosen)
-        self._observers = [Observer(one, beta, needed(chosen), clip_value or 0.0, only, follows) for one in optimizers]
+        self._traces = any(one.traces for one in chosen)
+        self._observers = [
+            Observer(one, beta, needed(chosen), clip_value or 0.0, only, follows, self._traces) for one in optimizers
+        ]
         self._label = label(layers)
         self._demand = OnDemand(self._observers, model)
         self._rows = Rows(chosen, needed(chosen), self._label)
@@ -165,6 +168,7 @@ class Scope:
         self._ahead: dict[str, float] = {}  # of the step that comes
         self._samples = 0
         self._others = []
+        self._rows.forget()
         for observer in self._observers:
             observer.forget()
 
@@ -195,7 +199,7 @@ class Scope:
                 from stepscope.store import RunWriter
 
                 told = settings(self._optimizers, self._options, self._instruments)
-                listed = tensors(self._optimizers, self._names)
+                listed = tensors(self._optimizers, self._names, self._traces)
                 config = {**self._config, "scope": told}
                 self._sink = RunWriter(
                     self._folder, config=config, tensors=listed, bits=BITS, max_bytes=self._max_bytes
@@ -224,6 +228,8 @@ class Scope:
             for handle in self._handles:
                 handle.remove()
             self._handles = []
+            for observer in self._observers:
+                observer.leave()
             self._finish(status)
             self._forget()
 
@@ -438,11 +444,11 @@ class Scope:
 
     def _write(self) -> None:
         """Hand the rows that wait to the sink, and judge them."""
-        rows, failure = self._rows.take(), None
+        taken, failure = self._rows.take(), None
         for sink in self._sinks:
-            failure = written(sink, rows) or failure
+            failure = written(sink, taken) or failure
         if self._judge is not None:
-            self._tell(self._judge.rows(rows))
+            self._tell(self._judge.taken(taken))
         if failure is not None:
             raise failure
 

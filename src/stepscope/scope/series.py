@@ -49,15 +49,15 @@ WIDTHS = {name: LAGS + 1 if name in SUMS[-3:] else 1 for name in SUMS}
 Floats = NDArray[Any]  # of float32, or of float64 where some tensor is
 
 
-def sample(size: int, seed: int) -> NDArray[np.int64]:
+def sample(size: int, seed: int, count: int = SAMPLE) -> NDArray[np.int64]:
     """Flat indices of the sampled coordinates of a tensor of this size, in order: all of a small one."""
-    if size <= SAMPLE:
+    if size <= count:
         return np.arange(size)
     generator = np.random.Generator(np.random.PCG64(seed))
-    found = np.unique(generator.integers(0, size, 2 * SAMPLE))
-    while len(found) < SAMPLE:
-        found = np.unique(np.concatenate([found, generator.integers(0, size, SAMPLE)]))
-    return np.sort(generator.choice(found, SAMPLE, replace=False))
+    found = np.unique(generator.integers(0, size, 2 * count))
+    while len(found) < count:
+        found = np.unique(np.concatenate([found, generator.integers(0, size, count)]))
+    return np.sort(generator.choice(found, count, replace=False))
 
 
 def _indices(p: Tensor, seed: int) -> NDArray[np.int64]:

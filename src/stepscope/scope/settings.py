@@ -8,6 +8,7 @@ from torch.optim.optimizer import Optimizer
 
 from stepscope.scope.instruments import Instrument
 from stepscope.scope.rows import described
+from stepscope.scope.traces import traced
 
 __all__ = ["in_common", "settings", "tensors"]
 
@@ -36,8 +37,11 @@ def in_common(options: Mapping[str, Any], instruments: Sequence[Instrument], ste
     return f"every={every}, beta={options['beta']}, {steps} steps seen, columns {columns}"
 
 
-def tensors(optimizers: Sequence[Optimizer], names: Mapping[Tensor, str]) -> list[dict[str, Any]]:
-    """Name, shape, dtype, size and parameter group of each tensor; of all optimizers' groups, counted through."""
+def tensors(optimizers: Sequence[Optimizer], names: Mapping[Tensor, str], traces: bool = False) -> list[dict[str, Any]]:
+    """Name, shape, dtype, size and parameter group of each tensor; of all optimizers' groups, counted through.
+
+    traces: also the places of its traced coordinates in the flattened tensor.
+    """
     groups = [group for one in optimizers for group in one.param_groups]
     return [
         {
@@ -46,6 +50,7 @@ def tensors(optimizers: Sequence[Optimizer], names: Mapping[Tensor, str]) -> lis
             "dtype": str(p.dtype).removeprefix("torch."),
             "numel": p.numel(),
             "group": i,
+            **({"traced": traced(p)} if traces else {}),
         }
         for i, group in enumerate(groups)
         for p in group["params"]

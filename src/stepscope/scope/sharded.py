@@ -4,6 +4,7 @@
 of DTensors: each process measures the tensors it holds, and sums of what all of them measured are true of the whole.
 """
 
+import contextlib
 import datetime
 import itertools
 import logging
@@ -210,6 +211,7 @@ class Peers:
         """setup: what has to be the same in all of them."""
         self._setup = setup
         self._complete: bool | None = None
+        self._name = ""
 
     def complete(self, params: Sequence[Tensor]) -> bool:
         """Whether every process that has a part of these is there; if not, it is said once."""
@@ -219,14 +221,28 @@ class Peers:
             self._complete = not problem
             if problem:
                 log.warning("sharded parameters are not measured: %s", problem)
+        elif self._complete and _store().check([f"{self._name}/left"]):
+            self._complete = False
+            log.warning(
+                "sharded parameters are no longer measured: another process has detached its scope. Detach all of them."
+            )
         return self._complete
+
+    def leave(self) -> None:
+        """Tell the others not to wait any more. They look at each step that they measure.
+
+        That is in time: the step after this one takes gradients to which this process, too, has to add its share.
+        """
+        if self._complete:
+            with contextlib.suppress(Exception):  # the processes may have parted before
+                _store().set(f"{self._name}/left", "")
 
     def _missing(self, ranks: Sequence[int]) -> str:
         """What is wrong, or nothing."""
         from torch import distributed
 
-        store = distributed.distributed_c10d._get_default_store()
-        name = f"stepscope/{next(_met)}"
+        store = _store()
+        self._name = name = f"stepscope/{next(_met)}"
         keys = [f"{name}/{rank}" for rank in ranks]
         store.set(f"{name}/{distributed.get_rank()}", self._setup)
         try:
@@ -241,6 +257,13 @@ class Peers:
             return "another process waited for this one in vain. Attach a Scope in all of them, with the same `every`."
         setups = sorted({store.get(key).decode() for key in keys})
         return f"the scopes of their processes differ: {'; '.join(setups)}" if len(setups) > 1 else ""
+
+
+def _store() -> Any:
+    """What all processes share."""
+    from torch import distributed
+
+    return distributed.distributed_c10d._get_default_store()
 
 
 def leads() -> bool:

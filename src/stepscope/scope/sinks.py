@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from stepscope.scope.rows import Taken
+
 __all__ = ["Memory", "number", "plain", "serve", "written"]
 
 
@@ -37,14 +39,30 @@ def serve(sinks: Iterable[Any], act: Callable[[Any], None]) -> None:
         raise failure
 
 
-def written(sink: Any, rows: Iterable[tuple[int, str, Mapping[str, float]]]) -> Exception | None:
-    """Write every row to a sink.  Returns the first failure: of one row, the next ones may be taken."""
-    failure = None
-    for row in rows:
+def written(sink: Any, taken: Taken) -> Exception | None:
+    """Write all rows to a sink, as blocks where it takes them.
+
+    Returns the first failure: where one row is not taken, the next ones may be.
+    """
+    failure: Exception | None = None
+
+    def attempt(write: Callable[..., None], *arguments: Any) -> None:
+        nonlocal failure
         try:
-            sink.write(*row)
+            write(*arguments)
         except Exception as error:
             failure = failure or error
+
+    if not hasattr(sink, "write_block"):
+        for row in taken.rows(getattr(sink, "columns", None)):
+            attempt(sink.write, *row)
+        return failure
+    for table in taken.tables:
+        attempt(sink.write_block, table.steps, table.layers, table.columns, table.values)
+        for (place, i), values in table.cells.items():
+            attempt(sink.write, int(table.steps[place]), table.layers[i], values)
+    for row in taken.notes:
+        attempt(sink.write, *row)
     return failure
 
 

@@ -57,7 +57,7 @@ class Tracker:
     ) -> None:
         self._prefix = prefix.rstrip("/")
         self._log = _logging(target, self._prefix)
-        self._columns = tuple(columns)
+        self.columns = tuple(columns)
         self._patterns = (layers,) if isinstance(layers, str) else tuple(layers)
         self._known: dict[str, bool] = {}
         self._step, self._values = 0, dict[str, float]()
@@ -75,7 +75,7 @@ class Tracker:
             self._values |= {f"{self._prefix}/{name}": float(value) for name, value in values.items()}
             self._send()  # the run's own row is the last of its step
         elif self._wanted(layer):
-            chosen = {name: values[name] for name in self._columns if name in values}
+            chosen = {name: values[name] for name in self.columns if name in values}
             self._values |= {f"{self._prefix}/{layer}/{name}": float(value) for name, value in chosen.items()}
 
     def _wanted(self, layer: str) -> bool:

@@ -77,7 +77,10 @@ class BlockSink(Sink, Protocol):
     def write_block(
         self, step: "int | ArrayLike", layers: Sequence[str], columns: Sequence[str], values: "ArrayLike"
     ) -> None:
-        """Take rows with a layer and [row, column] values each; ``step`` is that of all, or one for each."""
+        """Take rows with a layer and [row, column] values each; ``step`` is that of all, or one for each.
+
+        Or the same layers at several steps: [step, row, column].
+        """
 
 
 class PartFile(NamedTuple):

@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from stepscope.errors import DamagedData
 from stepscope.store.files import replacing
 from stepscope.store.format import KEYS
 from stepscope.store.live import read_live
-from stepscope.store.rows import LAYER, merge
+from stepscope.store.rows import LAYER, merge, schema
 
 __all__ = ["Part", "Steps", "readable", "seal", "within", "write_part"]
 
@@ -32,43 +32,137 @@ Steps = tuple[int | None, int | None] | NDArray[np.int64]
 """The first and the last step that are wanted, both included, None for no bound; or, in an array, each of them."""
 
 GROUP = 1 << 16  # rows: half a millisecond to decode a column of
+GROUP_VALUES = 1 << 22  # of a row group: 32 MiB in memory
 _NOTE = b"stepscope"
 _SIGNED = b"SSF2"
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError)  # what a damaged file makes pyarrow raise
 
 
-def write_part(path: Path, table: pa.Table, thinned: Sequence[Sequence[int]] = ()) -> None:
-    """Write merged rows as a part, in one piece.
+class Source(Protocol):
+    """Where rows of a new part come from.  names: columns.  layers: rows by layer."""
 
-    thinned: stretches of steps, each (first, last, n), of which 1 in n recorded steps were kept.  Raises: OSError.
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def layers(self) -> Mapping[str, int]: ...
+
+    def read(self, columns: Collection[str] | None, layers: Collection[str]) -> pa.Table:
+        """The keys and those of these columns that are there (None: all), of these layers, in the order of writing."""
+
+
+def write_part(
+    path: Path,
+    rows: pa.Table | Sequence[Source],
+    thinned: Sequence[Sequence[int]] = (),
+    without: NDArray[np.int64] | None = None,
+) -> None:
+    """Write rows, from several sources in the order of writing, as a part, in one piece.
+
+    Some layers at a time are read, merged and written, so that it takes the memory of these and not of all.
+    thinned: stretches of steps, each (first, last, n), of which 1 in n recorded steps were kept.
+    without: steps to leave out.  Raises: OSError.
     """
-    layer = table["layer"].combine_chunks()
-    codes = layer.indices.to_numpy()
-    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]) if len(codes) else np.zeros(0, int)
-    names = layer.dictionary.to_pylist()
-    runs = np.diff(np.r_[starts, len(codes)]).tolist()
-    steps = table["step"].to_numpy()
+    sources = [_Unsorted(rows)] if isinstance(rows, pa.Table) else rows
+    values = list(dict.fromkeys(name for source in sources for name in source.names))
+    names = schema(values)
+    batches = list(_batches(sources, len(values)))
+    counts: dict[str, int] = {}
+    steps: list[int] = []
+    for batch in batches:
+        keys = _merged(sources, (), batch, without)
+        layer, step = keys["layer"].combine_chunks(), keys["step"].to_numpy()
+        found = np.bincount(layer.indices.to_numpy(), minlength=len(layer.dictionary))
+        counts |= {name: n for name, n in zip(layer.dictionary.to_pylist(), found.tolist(), strict=True) if n}
+        steps += [int(step.min()), int(step.max())] if len(step) else []
     note = {
-        "layers": [[names[codes[start]], rows] for start, rows in zip(starts, runs, strict=True)],
-        "steps": [int(steps.min()), int(steps.max())] if len(steps) else None,
+        "layers": [[name, counts[name]] for name in sorted(counts)],
+        "steps": [min(steps), max(steps)] if steps else None,
         "thinned": [list(map(int, stretch)) for stretch in thinned],
     }
-    values = [name for name in table.column_names if name not in KEYS]
-    table = table.replace_schema_metadata({_NOTE: json.dumps(note).encode()})
-    with replacing(path) as file:
+    names = names.with_metadata({_NOTE: json.dumps(note).encode()})
+    with (
+        replacing(path) as file,
         # Dictionaries make noisy floats larger and three times slower to write; byte streams make them smaller.
-        pq.write_table(
-            table,
+        pq.ParquetWriter(
             file,
+            names,
             compression="zstd",
             compression_level=3,
-            row_group_size=GROUP,
             use_dictionary=["layer"],
             use_byte_stream_split=values,
             column_encoding={"step": "DELTA_BINARY_PACKED"},
             write_page_checksum=True,
-        )
+        ) as writer,
+    ):
+        for batch in batches:
+            table = _merged(sources, values, batch, without)
+            absent = [name for name in values if name not in table.column_names]
+            for name in absent:
+                table = table.append_column(name, pa.nulls(len(table), pa.float64()))
+            writer.write_table(table.select(names.names).cast(names), row_group_size=_group(len(values)))
+        writer.close()
         _sign_footer(file)
+
+
+def _group(columns: int) -> int:
+    """Rows of a row group."""
+    return max(1, min(GROUP, GROUP_VALUES // max(columns, 1)))
+
+
+def _batches(sources: Sequence[Source], columns: int) -> Iterator[list[str]]:
+    """All layers in order of name, as many at a time as have the rows of one row group."""
+    rows: dict[str, int] = {}
+    for source in sources:
+        for name, count in source.layers.items():
+            rows[name] = rows.get(name, 0) + count
+    batch: list[str] = []
+    size = 0
+    for name in sorted(rows):
+        if batch and size + rows[name] > _group(columns):
+            yield batch
+            batch, size = [], 0
+        batch.append(name)
+        size += rows[name]
+    if batch:
+        yield batch
+
+
+def _merged(
+    sources: Sequence[Source],
+    columns: Collection[str],
+    layers: Collection[str],
+    without: NDArray[np.int64] | None,
+) -> pa.Table:
+    table = merge([source.read(columns, layers) for source in sources])
+    if without is None:
+        return table
+    return table.filter(pa.array(~np.isin(table["step"].to_numpy(), without)))
+
+
+class _Unsorted:
+    """Rows in the order of writing as a source."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table.unify_dictionaries().combine_chunks()
+        self.names = tuple(name for name in table.column_names if name not in KEYS)
+        layer = self._table["layer"].combine_chunks() if len(table) else pa.array([], LAYER)
+        codes = layer.indices.to_numpy()
+        present = np.bincount(codes, minlength=len(layer.dictionary))
+        self._order = np.argsort(codes, kind="stable")
+        ends = np.cumsum(present)
+        self._spans = {
+            name: (int(end - n), int(end))
+            for name, n, end in zip(layer.dictionary.to_pylist(), present, ends, strict=True)
+            if n
+        }
+        self.layers = {name: stop - start for name, (start, stop) in self._spans.items()}
+
+    def read(self, columns: Collection[str] | None, layers: Collection[str]) -> pa.Table:
+        """Rows of these layers, one layer after the other."""
+        there = [self._order[slice(*self._spans[name])] for name in layers if name in self._spans]
+        wanted = [name for name in self.names if columns is None or name in columns]
+        return self._table.select([*KEYS, *wanted]).take(pa.array(np.concatenate([np.zeros(0, np.int64), *there])))
 
 
 class Part:
@@ -180,7 +274,7 @@ def seal(live: Path, part: Path) -> None:
     Raises: OSError; the live segment is then as it was.
     """
     if not part.exists() and (table := read_live(live)) is not None:
-        write_part(part, merge([table]))
+        write_part(part, table)
     live.unlink()
 
 

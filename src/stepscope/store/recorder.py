@@ -274,6 +274,7 @@ class Recorder:
                 self._leave_segment()
                 self._seal_rest()
                 self._look_after_parts()
+                pa.default_memory_pool().release_unused()  # each thread's own pages: another one cannot return them
             if self._segment is None:
                 self._segment = Segment(self._folder / layout.LIVE / f"{self._next:06d}.rows")
                 self._next += 1

@@ -30,7 +30,10 @@ _EXACT = 53  # significant bits of a float64
 
 
 class Block(NamedTuple):
-    """Rows as arrays: a step, a layer and [row, column] values each; one step may stand for all rows."""
+    """Rows as arrays: a step, a layer and [row, column] values each; one step may stand for all rows.
+
+    Or the same layers at several steps: [step, row, column].
+    """
 
     step: int | NDArray[np.int64]
     layers: tuple[str, ...]
@@ -69,12 +72,19 @@ def _encoded(layers: pa.Array) -> pa.Array:
 def table_of(blocks: Sequence[Block]) -> pa.Table:
     """Blocks of the same layers and columns as rows, one block after the other.  Raises: as ``to_table``."""
     layers, columns = blocks[0].layers, blocks[0].columns
-    steps = np.concatenate([np.broadcast_to(np.asarray(block.step, np.int64), len(layers)) for block in blocks])
+    steps = np.concatenate([_steps(block) for block in blocks])
     encoded = _encoded(pa.array(layers, pa.string()))
-    codes = np.tile(encoded.indices.to_numpy(), len(blocks)).astype(np.int32)
-    values = np.concatenate([block.values for block in blocks]).reshape(len(codes), len(columns)).T.copy()
+    values = np.concatenate([block.values.reshape(-1, len(columns)) for block in blocks]).T.copy()
+    codes = np.tile(encoded.indices.to_numpy(), len(steps) // max(len(layers), 1)).astype(np.int32)
     layer = pa.DictionaryArray.from_arrays(codes, encoded.dictionary)
     return pa.Table.from_arrays([pa.array(steps), layer, *map(pa.array, values)], schema=schema(columns))
+
+
+def _steps(block: Block) -> NDArray[np.int64]:
+    """The step of each row."""
+    steps = np.asarray(block.step, np.int64)
+    rows = len(block.layers)
+    return np.repeat(steps, rows) if block.values.ndim == 3 else np.broadcast_to(steps, rows)
 
 
 def grouped(items: Sequence[Row | Block]) -> Iterator[tuple[list[Block], list[Row]]]:

@@ -8,13 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from stepscope.store import format as layout
 from stepscope.store.format import PartFile
 from stepscope.store.parts import Part, write_part
-from stepscope.store.rows import merge
 
 __all__ = ["LEAST_BYTES", "Upkeep"]
 
@@ -65,9 +63,9 @@ class Upkeep:
 
     def _join(self, window: Sequence[tuple[PartFile, Part]]) -> None:
         name = layout.part_name(window[0][0].first, window[-1][0].last)
-        table = merge([part.read() for _, part in window])
-        thinned = [stretch for _, part in window for stretch in part.thinned]
-        write_part(self._folder / layout.PARTS / name, table, thinned)
+        parts = [part for _, part in window]
+        thinned = [stretch for part in parts for stretch in part.thinned]
+        write_part(self._folder / layout.PARTS / name, parts, thinned)
         for file, _ in window:
             file.path.unlink()
 
@@ -111,15 +109,13 @@ class Upkeep:
         return -max(scores)[1] if scores else None
 
     def _rewrite(self, file: PartFile, part: Part, dropped: NDArray[np.int64]) -> None:
-        table = part.read()
-        table = table.filter(pa.array(~np.isin(table["step"].to_numpy(), dropped)))
         assert part.steps
         low, high = max(part.steps[0], int(dropped[0])), min(part.steps[1], int(dropped[-1]))
         known = [[a, b, 2 * n] if a <= high and b >= low else [a, b, n] for a, b, n in part.thinned]
         if not any(a <= high and b >= low for a, b, _ in part.thinned):
             known.append([low, high, 2])
         name = layout.part_name(file.first, file.last, file.generation + 1)
-        write_part(self._folder / layout.PARTS / name, table, known)
+        write_part(self._folder / layout.PARTS / name, [part], known, dropped)
         file.path.unlink()
 
     def _protected(self) -> NDArray[np.int64]:

@@ -84,8 +84,9 @@ class RunWriter:
     ) -> None:
         """Take many rows at once: ``values`` is [row, column], and copied; NaN is a value too.
 
-        step: of all rows, or one for each.  layers: one for each row.  Pass the same tuples of layers and columns each
-        time: it is what makes it quick.
+        step: of all rows, or one for each.  layers: one for each row.  The same layers at several steps are
+        [step, row, column], with as many steps. Pass the same tuples of layers and columns each time: it is what makes
+        it quick.
         Raises: ValueError after ``close``, for another shape, or for a name that no column can have.
         """
         recorder = self._recorder
@@ -99,7 +100,8 @@ class RunWriter:
         names, table = self._names, np.array(values, np.float64)
         steps = step if isinstance(step, int) else np.array(step, np.int64)
         shape = len(names[0]), len(names[1])
-        if table.shape != shape or (steps is not step and np.shape(steps) not in ((), shape[:1])):
+        fits = np.shape(steps) in ((), shape[:1]) if table.ndim < 3 else np.shape(steps) == table.shape[:1]
+        if table.shape[-2:] != shape or table.ndim > 3 or not fits:
             raise ValueError(
                 f"values must have the shape {shape} of rows and columns, got {table.shape} "
                 f"for steps of shape {np.shape(steps)}"
