@@ -14,7 +14,7 @@ import pytest
 
 from stepscope import problems
 from stepscope.errors import FolderInUse, UserError
-from stepscope.experiments import dissect, trial
+from stepscope.experiments import attempt, dissect
 from stepscope.store.lock import FolderLock
 
 SMALL = {"seeds": 2, "budget": 3, "steps": 6}
@@ -124,7 +124,7 @@ def test_a_place_that_cannot_be_written_is_found_out_before_any_trial(tmp_path, 
 
 
 def test_a_disk_that_fills_up_midway_is_one_line_and_the_sweep_goes_on_later(small, here, tmp_path, monkeypatch):
-    written, write_json = [], trial.write_json
+    written, write_json = [], attempt.write_json
 
     def nearly_full(path, content):
         if len(written) == 3:  # two files a trial: the second trial's result does not fit
@@ -133,7 +133,7 @@ def test_a_disk_that_fills_up_midway_is_one_line_and_the_sweep_goes_on_later(sma
         write_json(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial, "write_json", nearly_full)
+        patch.setattr(attempt, "write_json", nearly_full)
         with pytest.raises(UserError, match="is full: free some space and run the same again"):
             small(executor=here)
     kept = [child.name for child in (tmp_path / "out" / "trials").iterdir()]

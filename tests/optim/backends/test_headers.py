@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stepscope import optim
 from stepscope.optim import watch
-from stepscope.optim.backends import headers as module
+from stepscope.optim.backends import layout
 from stepscope.optim.backends.headers import headers
 
 SHAPES = [(7,), (3, 5), (4, 4), (2, 3, 4), (2, 3, 4, 4), (2, 2, 2, 3, 3), ()]
@@ -167,10 +167,10 @@ def test_more_dimensions_than_a_header_holds_are_asked_for():
 
 def test_the_layout_is_found_again_in_dirty_memory():
     """Whatever lies in memory, the experiments find the same places."""
-    first = module._found()
+    first = layout.found()
     for fill in (0x11, 0xEE, 0xFF, 0x00):
-        module._soil(fill)
-        other = module._found()
+        layout.soil(fill)
+        other = layout.found()
         assert other._replace(marks=()) == first._replace(marks=())
         assert [i for i, _ in other.marks] == [i for i, _ in first.marks]
 
@@ -178,10 +178,10 @@ def test_the_layout_is_found_again_in_dirty_memory():
 def test_a_wrong_layout_is_refused(monkeypatch: pytest.MonkeyPatch):
     """Headers are not read where an experiment fails."""
 
-    def failing() -> module.Layout:
+    def failing() -> layout.Layout:
         raise LookupError("2 places fit")
 
-    monkeypatch.setattr(module, "_found", failing)
+    monkeypatch.setattr(layout, "found", failing)
     headers.cache_clear()
     try:
         assert headers() is None
@@ -227,15 +227,15 @@ def test_headers_that_never_fit_are_given_up(monkeypatch: pytest.MonkeyPatch):
 
 def test_records_follow_the_headers():
     """The words that are compared are the ones that a look at each tensor in Python gives."""
-    layout = module._found()
+    at = layout.found()
     t = torch.randn(40)[3:18].view(3, 5)
     words = list((ctypes.c_uint64 * 24).from_address(t._cdata))
     storage = t.untyped_storage()
-    assert words[layout.storage] == storage._cdata
-    assert words[layout.offset] == t.storage_offset() == 3
-    assert words[layout.dims] == 2
-    assert words[layout.sizes : layout.sizes + 2] == [3, 5]
-    assert words[layout.strides : layout.strides + 2] == [5, 1]
+    assert words[at.storage] == storage._cdata
+    assert words[at.offset] == t.storage_offset() == 3
+    assert words[at.dims] == 2
+    assert words[at.sizes : at.sizes + 2] == [3, 5]
+    assert words[at.strides : at.strides + 2] == [5, 1]
     held = list((ctypes.c_uint64 * 6).from_address(storage._cdata))
-    assert held[layout.data] == storage.data_ptr()
-    assert np.all(layout.masks()[0][1 : 1 + 2 * module.DIMENSIONS] == 0)
+    assert held[at.data] == storage.data_ptr()
+    assert np.all(at.masks()[0][1 : 1 + 2 * layout.DIMENSIONS] == 0)
