@@ -225,6 +225,8 @@ class RuleOptimizer(Optimizer):
         device = p.device if group["capturable"] else torch.device("cpu")
         if state.get("step") is None:  # torch's SGD keeps a buffer but no step
             state["step"] = torch.tensor(float(seen), dtype=torch.float32, device=device)
+        elif not isinstance(state["step"], Tensor):
+            state["step"] = torch.tensor(float(state["step"]), dtype=torch.float32, device=device)
         for name in rule.state:
             if state.get(name) is None:
                 initial = self._initial(group)

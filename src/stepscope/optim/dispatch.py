@@ -43,6 +43,7 @@ class Job(NamedTuple):
 
 
 _DOUBTFUL = 3  # times in a row after which headers are not trusted
+_KINDS = 4  # of requests that steps are remembered for
 _WISHES = operator.itemgetter("fused", "foreach", "capturable", "differentiable")
 
 
@@ -75,6 +76,7 @@ class _Launch:
         self.owners: list[Tensor] = []
         self.batch: cpu.Batch
         self.changed: list[Tensor] = []
+        self.held: list[Tensor | None] = []  # gradients, until the kernel has read them
         self._streams: list[list[Tensor]] = []
 
     def add(self, part: _Part, owners: Sequence[Tensor], columns: Sequence[Sequence[Tensor]]) -> None:
@@ -84,6 +86,10 @@ class _Launch:
             stream.extend(column)
         self.owners.extend(owners)
         self.parts.append(part)
+
+    def gradients(self) -> list[Tensor | None]:
+        """Those that nobody must free before the kernel has read them, because it lets go of Python's lock."""
+        return list(map(GRADIENT, self.owners)) if cpu.lets_go(self.batch) else []
 
     def close(self) -> None:
         """All tensors are there. Nothing here keeps a gradient alive."""
@@ -122,6 +128,7 @@ class _Ready:
         self._keeps = any(part.kept for launch in self.launches for part in launch.parts)
         for launch in self.launches:
             launch.close()
+        self._plain = self._plain and all(isinstance(entry, dict) for entry in self._entries)
         if self._plain:
             by_place = {job.place: job for job in jobs}
             self._watches = [
@@ -147,12 +154,18 @@ class _Ready:
             and all(p.grad is None for p in self._silent)
         ):
             return None
+        held = [launch.gradients() for launch in self.launches]
         try:
             moved = [np.concatenate([watch.gradients() for watch in watches]) for watches in self._watches]
             for watch in self._aside:
                 watch.gradients()
         except LookupError:
             return None
+        # Another thread may have put a new gradient in the place of one while they were looked at.
+        if not all(identical(launch.gradients(), kept) for launch, kept in zip(self.launches, held, strict=True)):
+            return None
+        for launch, kept in zip(self.launches, held, strict=True):
+            launch.held = kept
         for launch, addresses in zip(self.launches, moved, strict=True):
             launch.batch.move_gradients(addresses)
         jobs = []
@@ -210,8 +223,9 @@ class Dispatcher:
         if ready is None or jobs is None:
             jobs = optimizer._jobs()
             # Headers may hold something that is no part of what a tensor is, and changes from step to step.
-            ready = self._ready[kind] = _Ready(optimizer, jobs, request, ask=self._missed[kind] > _DOUBTFUL)
+            ready = _Ready(optimizer, jobs, request, ask=self._missed[kind] > _DOUBTFUL)
             self._missed[kind] += 1
+            self._keep(kind, ready)
         else:
             self._missed[kind] = 0
         found = StepSums() if request is not None and request.measure else None
@@ -222,6 +236,13 @@ class Dispatcher:
         for job in jobs:
             _step_eagerly(optimizer, job, reached[job.place], ready.eager[job.place], request, found)
         return found
+
+    def _keep(self, kind: Any, ready: _Ready) -> None:
+        """Remember it, and the latest others."""
+        self._ready.pop(kind, None)
+        self._ready[kind] = ready
+        for old in list(self._ready)[:-_KINDS]:
+            del self._ready[old], self._missed[old]
 
 
 def _count(job: Job, addresses: NDArray[np.int64] | None) -> Sequence[int]:
@@ -339,6 +360,7 @@ def _run(
         measured += [n for _, n in pairs if n is not None]
     torch.autograd.graph.increment_version(launch.changed)  # now, as their headers have just been read
     counted = launch.backend.launch(launch.program, launch.batch, torch.cat(shared) if launch.captured else shared)
+    launch.held = []
     for part in launch.parts:
         for average in part.kept:
             average.t += 1

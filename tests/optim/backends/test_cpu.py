@@ -1,5 +1,6 @@
 """The compiled step against the eager one, and what a raw-pointer kernel must not forget."""
 
+import collections
 import copy
 import pickle
 import threading
@@ -372,3 +373,51 @@ def test_a_gradient_that_is_the_parameter_itself_is_read_before_it_is_written():
         optim.MSVAG([p], lr=0.1, fused=fused).step()
         ends.append(p.detach())
     torch.testing.assert_close(*ends, rtol=1e-6, atol=0)
+
+
+def test_sums_without_histograms_over_many_chunks():
+    """As with histograms, and nothing is written where no counts are."""
+    found = []
+    for chosen in (selection(TERMS), selection([*TERMS, *HISTOGRAMS])):
+        torch.manual_seed(0)
+        p = torch.nn.Parameter(torch.randn(3 * cpu.CHUNK + 5))
+        p.grad = torch.randn_like(p)
+        optimizer = optim.Adam([p])
+        optimizer.request_sums(Request(measure=True, chosen=chosen))
+        optimizer.step()
+        assert optimizer.step_sums is not None
+        found.append(optimizer.step_sums.measured[0].counted)
+    assert found[0].counts.shape == (1, 0)
+    np.testing.assert_array_equal(found[0].sums, found[1].sums)
+
+
+def test_steps_are_remembered_for_a_few_kinds_of_requests_only():
+    p = torch.nn.Parameter(torch.randn(5))
+    optimizer = optim.Adam([p])
+    for _ in range(20):
+        p.grad = torch.randn(5)
+        optimizer.request_sums(Request(measure=True, only={p}))
+        optimizer.step()
+    assert optimizer._dispatcher is not None
+    assert len(optimizer._dispatcher._ready) <= dispatch._KINDS
+    assert len(optimizer._dispatcher._missed) <= dispatch._KINDS
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_state_that_is_kept_in_another_mapping_or_with_a_number_for_its_step(count: int):
+    """Old checkpoints had numbers; what is no dict is asked anew at every step."""
+    torch.manual_seed(0)
+    params = [torch.nn.Parameter(torch.randn(3)) for _ in range(count)]
+    reference = [torch.nn.Parameter(p.detach().clone()) for p in params]
+    ours, theirs = optim.Adam(params), torch.optim.Adam(reference, foreach=False)
+    for step in range(5):
+        for p, q in zip(params, reference, strict=True):
+            p.grad = torch.randn(3)
+            q.grad = p.grad.clone()
+        if step == 2:
+            ours.state[params[0]] = collections.UserDict(ours.state[params[0]])
+            ours.state[params[1]]["step"] = 2
+        ours.step()
+        theirs.step()
+    for p, q in zip(params, reference, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)  # a few roundings of float32

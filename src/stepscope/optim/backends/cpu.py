@@ -48,6 +48,7 @@ __all__ = [
     "available",
     "count_up",
     "launch",
+    "lets_go",
     "measuring",
     "named",
     "obstacle",
@@ -70,6 +71,7 @@ _STORAGE = {
 _has_half = cache(machine.has_half)
 FORMATS = frozenset(_STORAGE)
 _PLAIN = (Tensor, torch.nn.Parameter)
+_BRIEF = 1 << 21  # elements; a step of no more is over before Python would let another thread have its turn
 MEAN_KEPT = "kept.m", "kept.S"  # streams of averages that are kept beside a rule
 
 
@@ -321,8 +323,16 @@ class Counted(NamedTuple):
     counts: NDArray[np.int32] | NDArray[np.uint16]
 
 
+def lets_go(batch: Frame) -> bool:
+    """Whether a launch over the batch lets go of Python's lock, so that other threads go on meanwhile."""
+    return batch.elements > _BRIEF or not team.at_hand()
+
+
 def launch(program: Program, batch: Frame, numbers: Sequence[NDArray[Any]]) -> Counted | None:
-    """Run the program over the batch; numbers: the `shared` ones of each tensor."""
+    """Run the program over the batch; numbers: the `shared` ones of each tensor.
+
+    Whoever calls sees to it that the memory stays if the launch `lets_go`.
+    """
     table, chunks = batch.table, batch.chunks
     table[:, 0] = _addresses(numbers)
     counter = ctypes.c_int64(0)
@@ -331,7 +341,7 @@ def launch(program: Program, batch: Frame, numbers: Sequence[NDArray[Any]]) -> C
     fields = table.ctypes.data, table.shape[1], chunks.ctypes.data, len(chunks), ctypes.addressof(counter), *addresses
     arguments = (ctypes.c_int64 * len(fields))(*fields)
     threads = min(torch.get_num_threads(), len(chunks), 1 + batch.elements // (CHUNK // 2))
-    program.call(arguments, threads, letting_go=True)
+    program.call(arguments, threads, letting_go=lets_go(batch))
     if not program.measures:
         return None
     if len(batch.starts) == len(chunks):
@@ -418,6 +428,8 @@ def _loop(name: str) -> Callable[..., None]:
 def _gathered(counts: NDArray[np.uint16], chunks: NDArray[np.int64], tensors: int) -> NDArray[np.int32]:
     """Counts of chunks added up to those of their tensors. (NumPy's reduceat takes fifty times as long.)"""
     totals = np.zeros((tensors, counts.shape[1]), np.int32)
+    if not totals.size:
+        return totals
     owners = np.ascontiguousarray(chunks[:, 0])
     _loop("gather")(counts.ctypes.data, owners.ctypes.data, len(counts), counts.shape[1], totals.ctypes.data)
     return totals

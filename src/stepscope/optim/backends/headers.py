@@ -244,6 +244,8 @@ class Headers:
         anything else.  LookupError if headers do not hold it all.
         """
         tensors = [t for row in zip(*columns, strict=True) for t in row]
+        if not all(isinstance(x, Tensor) for x in tensors) or not all(isinstance(x, dict) for x in entries):
+            raise LookupError("what is kept is not in dicts, or no tensors")
         kept = tensors, list(entries), list(names)  # alive, so that their addresses are theirs
         (at, records, own), (grads_at, _, theirs) = self._look_at(tensors), self._look_at(grads)
         count, width = len(grads), len(columns)
@@ -262,7 +264,7 @@ class Headers:
 
         def gradients() -> NDArray[np.int64]:
             arguments[-2:] = [0, 0]
-            if not self._held(*fields):
+            if not len(keys) or not self._held(*fields):
                 self._gather(arguments, min(torch.get_num_threads(), 1 + count // (4 * _PART)))
                 if not arguments[-1]:
                     return found

@@ -1,20 +1,21 @@
 """A function called in several threads at once: in those that torch's own operations run in, where these can be had.
 
 Threads of our own would share the cores with those of torch, which go on turning for a while after their work, so as to
-be there at once for the next one. They stand in where torch has others, and in a forked child, which has lost them.
+be there at once for the next one. They stand in where torch has others, and in a child forked from a process that has
+loaded this module: the child has lost them.
 """
 
 import ctypes
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["Call"]
+__all__ = ["Call", "at_hand"]
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _parent = os.getpid()  # in a child the threads of OpenMP are gone, and it would wait for them for ever
@@ -35,6 +36,11 @@ def _openmp() -> tuple[Callable[..., None], Callable[..., None]] | None:
         return None
 
 
+def at_hand() -> bool:
+    """Whether torch's threads can be had, so that none of our own have to be waited for."""
+    return os.getpid() == _parent and _openmp() is not None
+
+
 class Call:
     """A compiled function void f(arguments), which shares its work out among the threads that call it."""
 
@@ -48,18 +54,32 @@ class Call:
 
         letting_go: others may use the interpreter meanwhile.
         """
-        openmp = _openmp() if os.getpid() == _parent else None
-        if threads > 1 and openmp is not None:
+        openmp = _openmp()
+        if threads > 1 and openmp is not None and at_hand():
             openmp[not letting_go](self._address, arguments, threads, 0)
             return
         if not letting_go:
             self._keep(arguments)
             return
-        futures = []
+        futures: list[Future[None]] = []
         if threads > 1:
             pool = _pools.setdefault(threads, ThreadPoolExecutor(threads, thread_name_prefix="stepscope"))
             futures = [pool.submit(self._run, arguments) for _ in range(threads - 1)]
-        self._run(arguments)
-        for future in futures:
-            if not future.cancel():  # one that has not begun has nothing left to do
-                future.result()
+        try:
+            self._run(arguments)
+        finally:
+            _wait(futures)
+
+
+def _wait(futures: Sequence[Future[None]]) -> None:
+    """Wait for all, also if interrupted: they write to memory that would be freed. One that has not begun has nothing
+    left to do."""
+    interrupt: KeyboardInterrupt | None = None
+    for future in futures:
+        while not future.cancel() and not future.done():
+            try:
+                wait([future])
+            except KeyboardInterrupt as error:
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
