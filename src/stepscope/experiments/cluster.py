@@ -4,15 +4,13 @@ Ray decides where a task runs and says when a worker or a node is lost; what is 
 as on one machine. Every node needs this package and its Python, and the folder of the sweep under the same path.
 """
 
-import heapq
-import itertools
 import os
 from pathlib import Path
 from typing import Any, Final
 
 from stepscope.errors import UserError
 from stepscope.experiments import executor
-from stepscope.experiments.executor import DEATHS_FORGIVEN, Finished, Job, Task, attempt
+from stepscope.experiments.executor import DEATHS_FORGIVEN, Finished, Job, Task, Waiting, attempt
 
 __all__ = ["Ray"]
 
@@ -45,13 +43,12 @@ class Ray:
         self._cores = cores
         # Every task gets a fresh process: what a former one left in it must not matter.
         self._remote: Any = ray.remote(num_cpus=cores, max_retries=0, max_calls=1)(_work)
-        self._queue: list[tuple[bool, int, Job]] = []
-        self._count = itertools.count()
+        self._queue = Waiting()
         self._running: dict[Any, Job] = {}
 
     def submit(self, task: Task) -> None:
         """Queue a task; it starts when the cluster has a place, urgent ones first, then in order of submission."""
-        self._enqueue(Job(task))
+        self._queue.put(Job(task))
         self._fill()
 
     def wait(self) -> list[Finished]:
@@ -74,14 +71,11 @@ class Ray:
         if self._mine:
             self._ray.shutdown()
 
-    def _enqueue(self, job: Job) -> None:
-        heapq.heappush(self._queue, (not job.task.urgent, next(self._count), job))
-
     def _fill(self) -> None:
         """Hand over no more than there is room for: Ray knows no urgency. A cluster without a core gets one task."""
         places = max(1, int(self._ray.cluster_resources().get("CPU", 0) / self._cores)) if self._queue else 0
         while self._queue and len(self._running) < places:
-            *_, job = heapq.heappop(self._queue)
+            job = self._queue.take()
             reference = self._remote.remote(str(Path.cwd()), job.task.function, job.task.args)
             self._running[reference] = job
 
@@ -94,14 +88,7 @@ class Ray:
         except self._ray.exceptions.RayError as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             kind, text = "died", f"its process was lost and so were {DEATHS_FORGIVEN} before it: {lines[0]}"
-        if kind == "stop":
-            raise UserError(text)
-        if kind == "done":
-            return [Finished(job.task.key)]
-        if job.forgives(kind):
-            self._enqueue(job)
-            return []
-        return [Finished(job.task.key, text)]
+        return self._queue.settle(job, kind, text)
 
 
 def _work(cwd: str, function: Any, args: tuple[Any, ...]) -> tuple[str, str]:

@@ -29,6 +29,7 @@ __all__ = [
     "Job",
     "Processes",
     "Task",
+    "Waiting",
     "attempt",
     "inside_worker",
     "mark_as_worker",
@@ -87,6 +88,44 @@ class Job:
         return self.deaths <= DEATHS_FORGIVEN and self.errors <= ERRORS_FORGIVEN
 
 
+class Waiting:
+    """Jobs that wait for a place: urgent ones first, then in order of submission."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[bool, int, Job]] = []
+        self._count = itertools.count()
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    def put(self, job: Job) -> None:
+        """Let a job wait."""
+        heapq.heappush(self._heap, (not job.task.urgent, next(self._count), job))
+
+    def take(self) -> Job:
+        """The next job."""
+        *_, job = heapq.heappop(self._heap)
+        return job
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._heap.clear()
+
+    def settle(self, job: Job, kind: str, text: str) -> list[Finished]:
+        """What came of an attempt, told as `attempt` does or "died": the end of its task, or another attempt waits.
+
+        Raises: UserError for "stop".
+        """
+        if kind == "stop":
+            raise UserError(text)
+        if kind == "done":
+            return [Finished(job.task.key)]
+        if job.forgives(kind):
+            self.put(job)
+            return []
+        return [Finished(job.task.key, text)]
+
+
 class Processes:
     """The executor for one machine: at most ``jobs`` processes at once, each dying with this one.
 
@@ -100,8 +139,7 @@ class Processes:
         self.jobs = usable_cores() if jobs is None else jobs
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
-        self._queue: list[tuple[bool, int, Job]] = []
-        self._count = itertools.count()
+        self._queue = Waiting()
         self._running: dict[Connection, tuple[Job, BaseProcess]] = {}
 
     def submit(self, task: Task) -> None:
@@ -109,7 +147,7 @@ class Processes:
 
         Raises: UserError if the system starts no more processes.
         """
-        self._enqueue(Job(task))
+        self._queue.put(Job(task))
         self._fill()
 
     def wait(self) -> list[Finished]:
@@ -132,12 +170,9 @@ class Processes:
             _bury(connection, process)
         self._running.clear()
 
-    def _enqueue(self, job: Job) -> None:
-        heapq.heappush(self._queue, (not job.task.urgent, next(self._count), job))
-
     def _fill(self) -> None:
         while self._queue and len(self._running) < self.jobs:
-            *_, job = heapq.heappop(self._queue)
+            job = self._queue.take()
             ours, theirs = self._context.Pipe(duplex=False)
             work = (theirs, Path.cwd(), job.task.function, job.task.args)
             process = self._context.Process(target=_work, args=work, daemon=True)
@@ -157,14 +192,7 @@ class Processes:
         except (EOFError, ConnectionResetError):
             kind, text = "died", ""
         _bury(connection, process)
-        if kind == "stop":
-            raise UserError(text)
-        if kind == "done":
-            return [Finished(job.task.key)]
-        if job.forgives(kind):
-            self._enqueue(job)
-            return []
-        return [Finished(job.task.key, text or _cause_of_death(process.exitcode))]
+        return self._queue.settle(job, kind, _cause_of_death(process.exitcode) if kind == "died" else text)
 
 
 def usable_cores() -> int:

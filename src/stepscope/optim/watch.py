@@ -4,6 +4,7 @@ Asking a thousand tensors costs more than stepping them, so where that is known 
 they are asked block by block: all questions about a block while it is in the core's cache.
 """
 
+import contextlib
 import operator
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -62,16 +63,14 @@ class Watch:
         ask: bool = False,
     ) -> None:
         names = names if entries else ()
-        reader = headers() if len(params) >= _MANY and not ask else None
         self.gradients: Callable[[], Sequence[int] | NDArray[np.int64]]
         """Where the gradients lie.  LookupError if anything else is not what or where it was."""
-        try:
-            if reader is None:
-                raise LookupError("headers are not read")
+        if len(params) >= _MANY and not ask and (reader := headers()) is not None:
             columns = [params, *([entry[name] for entry in entries] for name in names), *beside]
-            self.gradients = reader.watch(columns, grads, entries, names)
-        except LookupError:
-            self.gradients = _Asked(params, grads, entries, names, beside).gradients
+            with contextlib.suppress(LookupError):
+                self.gradients = reader.watch(columns, grads, entries, names)
+                return
+        self.gradients = _Asked(params, grads, entries, names, beside).gradients
 
 
 class _Asked:
