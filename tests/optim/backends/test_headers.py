@@ -175,6 +175,17 @@ def test_the_layout_is_found_again_in_dirty_memory():
         assert [i for i, _ in other.marks] == [i for i, _ in first.marks]
 
 
+def descended(steps: int) -> list[nn.Parameter]:
+    """Forty weights of 1 that so many steps of equal size, exact in float32, take to 0."""
+    params = [nn.Parameter(torch.ones(3)) for _ in range(40)]
+    optimizer = optim.SGD(params, lr=1 / steps)
+    for _ in range(steps):
+        for p in params:
+            p.grad = torch.ones(3)
+        optimizer.step()
+    return params
+
+
 def test_a_wrong_layout_is_refused(monkeypatch: pytest.MonkeyPatch):
     """Headers are not read where an experiment fails."""
 
@@ -185,13 +196,7 @@ def test_a_wrong_layout_is_refused(monkeypatch: pytest.MonkeyPatch):
     headers.cache_clear()
     try:
         assert headers() is None
-        params = [nn.Parameter(torch.ones(3)) for _ in range(40)]
-        optimizer = optim.SGD(params, lr=0.5)
-        for _ in range(2):
-            for p in params:
-                p.grad = torch.ones(3)
-            optimizer.step()
-        assert all(p.tolist() == [0.0] * 3 for p in params)
+        assert all(p.tolist() == [0.0] * 3 for p in descended(2))
     finally:
         headers.cache_clear()
 
@@ -214,13 +219,7 @@ def test_headers_that_never_fit_are_given_up(monkeypatch: pytest.MonkeyPatch):
     from stepscope.optim import dispatch
 
     monkeypatch.setattr(dispatch, "Watch", Suspicious)
-    params = [nn.Parameter(torch.ones(3)) for _ in range(40)]
-    optimizer = optim.SGD(params, lr=0.125)
-    for _ in range(8):
-        for p in params:
-            p.grad = torch.ones(3)
-        optimizer.step()
-    assert all(p.tolist() == [0.0] * 3 for p in params)
+    assert all(p.tolist() == [0.0] * 3 for p in descended(8))
     assert asked == sorted(asked)
     assert sum(asked) == 1  # once they are not trusted, nothing is rebuilt
 
