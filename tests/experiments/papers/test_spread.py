@@ -77,17 +77,18 @@ def test_a_fraction_indicates_and_without_a_stable_run_nothing_is_decided():
 def test_the_step_size_with_the_smallest_final_training_loss_is_shown():
     panels = read(made(*as_he_says())).figure.panels
     assert panels[0].series[0].label == "Adam, lr 0.1"
-    assert len(panels) == 16
+    assert len(panels) == 24  # four for each batch size and method
 
 
 def test_the_dots_are_those_of_a_loop_by_hand(built_in, here, tmp_path, monkeypatch):
     """Float32 averages of at most 100 coordinates: they agree to some 1e-6, and are kept with 4 digits."""
     monkeypatch.setattr(spread, "BATCHES", dict.fromkeys((4, 8), built_in("pictures")))
-    extent = Extent(5, 1, 5, 12, ("adam", "sgd"), grid={"adam": (1e-2,), "sgd": (0.1,)}, note="A fraction of it")
+    grid = {"adam": (1e-2,), "adam_printed": (1e-2,), "sgd": (0.1,)}
+    extent = Extent(5, 1, 5, 12, spread.METHODS, grid=grid, note="A fraction of it")
     experiment = dataclasses.replace(spread.EXPERIMENTS[ID], profiles={"small": extent})
     monkeypatch.setattr("stepscope.experiments.papers.reproduce.EXPERIMENTS", {ID: experiment})
     done = reproduce(ID, "small", tmp_path / "out", executor=here)
-    assert len(here.ran) == 4
+    assert len(here.ran) == 6
     arm = next(arm for arm in done.stored["arms"] if (arm["batch"], arm["method"]) == (8, "adam"))
     assert arm["dots"]["step_number"] == [1, 2, 3, 4, 5]
 

@@ -10,7 +10,7 @@ from stepscope.experiments.claims.claim import Finding, Verdict
 from stepscope.experiments.claims.statistics import equivalent, mean_of
 from stepscope.experiments.papers.experiment import Stored
 
-__all__ = ["Curves", "above", "fractional", "same"]
+__all__ = ["Curves", "above", "fractional", "same", "so_far"]
 
 
 class Curves:
@@ -85,6 +85,11 @@ def fractional(finding: Finding, stored: Stored) -> Finding:
     leaning = words.get(finding.verdict, "neither way")
     text = f"{finding.measured} ({leaning}; {stored['extent']})"
     return replace(finding, verdict=Verdict.INDICATES, measured=text, condition="", p=None)
+
+
+def so_far(note: str, done: int, planned: int) -> str:
+    """The note of an extent, and how many of its runs are done, while that is not all of them."""
+    return note if done == planned else f"{note or 'A fraction of the protocol'}, so far {done} of {planned} runs"
 
 
 def _listed(values: Sequence[float]) -> str:

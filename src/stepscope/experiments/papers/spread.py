@@ -3,11 +3,13 @@
 One dot a step: absolute values averaged within each layer, then across the two conv and the two fc weights. The step is
 the weights after less those before, in units of the step size. Unstated and ours: widths (see `problems.eigen`), length,
 and the step sizes, of which three are tried for each method; shown is the one with the smallest final training loss.
-The averages are bias-corrected. Beside SGD, which keeps no v, stand averages of its gradients with beta1.
+The note's Adam divides m by sqrt(v) without bias correction, everybody's corrects both: both are trained. The averages
+that are shown are corrected throughout. Beside SGD, which keeps no v, stand averages of its gradients with beta1.
 """
 # ruff: noqa: E501
 # Long because it is one figure with its sentences.
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,16 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.experiments.claims.claim import Finding, Verdict
-from stepscope.experiments.claims.figure import Figure, Line, Panel, Points
-from stepscope.experiments.papers.curves import fractional
+from stepscope.experiments.claims.figure import Figure, Line, Panel, Points, Series
+from stepscope.experiments.papers.curves import fractional, so_far
 from stepscope.experiments.papers.experiment import SCHEMA, Experiment, Extent, Sentence, Stored
 from stepscope.theory import factors
 
 if TYPE_CHECKING:
     from stepscope.experiments.executor import Executor
     from stepscope.experiments.progress import Progress
+    from stepscope.experiments.shipping import Parcel
+    from stepscope.experiments.trial import Trial
 
-__all__ = ["EXPERIMENTS", "figure", "train"]
+__all__ = ["EXPERIMENTS", "figure", "gather", "train"]
 
 BATCHES: Final = {16: "eigen-16", 100: "eigen"}
 LAYERS: Final = ("conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight")
@@ -39,7 +43,9 @@ COLUMNS: Final = {
     "spread_median": "spread_median",
 }
 """What is kept of each layer. sigma: sqrt(v - m^2), as Section 3 prints gamma; spread: sigma/|m|, as Section 2 has it."""
-RATES: Final = {"adam": (3e-4, 1e-3, 3e-3), "sgd": (1e-2, 3e-2, 1e-1)}
+METHODS: Final = ("adam", "adam_printed", "sgd")
+RATES: Final = {"adam": (1e-3, 3e-4, 3e-3), "adam_printed": (1e-3,), "sgd": (3e-2, 1e-2, 1e-1)}
+"""Step sizes, the likeliest first: trials are done in that order, so that what an interrupted run leaves can be drawn."""
 DOTS: Final = 400  # of a run that are kept
 START: Final = 0.1  # share of the steps that counts as the start of training
 RELATED: Final = 0.3  # a rank correlation below that is "little relation"
@@ -64,38 +70,57 @@ def train(
     extent, (beta1, beta2) = experiment.extent(profile), _betas(experiment.id)
     options: Mapping[str, tuple[tuple[str, Any], ...]] = {
         "adam": (("betas", (beta1, beta2)),),
+        "adam_printed": (("betas", (beta1, beta2)), ("bias_correction", False)),
         "sgd": (("momentum", beta1),),
     }
-    planned, where = [], {}
+    planned: list[tuple[tuple[int, int], tuple[Trial, Parcel]]] = []
     for batch, name in BATCHES.items():
         steps = _steps(extent, batch)
         problem = reduced(name, max(1, steps // 20), extent.evaluated)
         mark = fingerprint(problem, problem.data())
         parcel = pack(problem, mark)
-        for method in ("adam", "sgd"):
-            for lr in extent.grid[method]:
+        for method in extent.methods:
+            for rank, lr in enumerate(extent.grid[method]):
                 for seed in range(extent.seeds):
                     # The decay of the averages that are recorded beside a method without its own.
                     trial = Trial(
-                        mark, method, lr, None, seed, steps, batch, max(1, steps // 20), 0, ("train", "test"),
+                        mark, _TRAINED[method], lr, None, seed, steps, batch, max(1, steps // 20), 0, ("train", "test"),
                         record_every=1 if seed == 0 else 0, options=options[method], record_beta=beta1,
                     )  # fmt: skip
-                    planned.append((trial, parcel))
-                    where[trial.id] = (batch, method, lr, seed)
-    settings = {"problem": "eigen", "experiment": experiment.id, "profile": profile, "trials": sorted(where)}
-    results = run_all(planned, settings, folder / "runs", executor, progress)
-    arms = [
-        _arm(batch, method, lr, seed, results[id], folder / "runs" / "trials" / id / "run")
-        for id, (batch, method, lr, seed) in where.items()
-    ]
+                    planned.append(((seed, rank), (trial, parcel)))
+    trials = [pair for _, pair in sorted(planned, key=lambda one: one[0])]
+    settings = {"problem": "eigen", "experiment": experiment.id, "profile": profile,
+                "trials": sorted(trial.id for trial, _ in trials)}  # fmt: skip
+    run_all(trials, settings, folder / "runs", executor, progress)
+    return gather(experiment, profile, folder)
+
+
+def gather(experiment: Experiment, profile: str, folder: Path) -> Stored:
+    """What the finished runs in a folder left, in the order of batch size, method, step size and seed."""
+    extent = experiment.extent(profile)
+    names = {trained: method for method, trained in _TRAINED.items()}
+    found = []
+    for file in sorted((folder / "runs" / "trials").glob("[!.]*/result.json")):
+        result = json.loads(file.read_text("utf-8"))
+        config = result["config"]
+        if result["status"] != "failed":
+            key = (config["batch_size"], names[config["method"]], config["lr"], config["seed"])
+            found.append((key, result, file.parent / "run"))
+    order = list(BATCHES), list(METHODS)
+    found.sort(key=lambda one: (order[0].index(one[0][0]), order[1].index(one[0][1]), *one[0][2:]))
+    arms = [_arm(*key, result, run) for key, result, run in found]
     return {
         "schema": SCHEMA,
         "experiment": experiment.id,
         "profile": profile,
-        "extent": extent.note,
+        "extent": so_far(extent.note, len(arms), _planned(extent)),
         "steps": extent.steps,
         "arms": arms,
     }
+
+
+def _planned(extent: Extent) -> int:
+    return len(BATCHES) * extent.seeds * sum(len(extent.grid[method]) for method in extent.methods)
 
 
 def _steps(extent: Extent, batch: int) -> int:
@@ -174,16 +199,12 @@ def _off_curve(arm: Mapping[str, Any], spread: str) -> float:
 
 
 def figure(stored: Stored) -> Figure:
-    """Two rows for each batch size, Adam and SGD: a curve, then mean gradient and both spreads against the step."""
+    """A row for each batch size and method: a curve, then mean gradient and both spreads against the step."""
     panels: list[Panel] = []
     for batch in BATCHES:
         arms = {method: arm for method in _NAMES if (arm := _best(stored, batch, method)) is not None}
         for method, (column, words, log) in zip(_NAMES, _CURVES, strict=True):
-            curves = [
-                Line(arm["step"], arm[column], f"{_NAMES[name]}, lr {arm['lr']:g}", colour=place)
-                for place, (name, arm) in enumerate(arms.items())
-            ]
-            panels.append(Panel(curves, f"batch {batch}", "step", words, y_log=log))
+            panels.append(Panel(_curves(arms, column), f"batch {batch}", "step", words, y_log=log))
             title = f"{_NAMES[method]}, batch {batch}"
             panels += [_scatter(arms.get(method), method, title, name, words) for name, words in _AGAINST.items()]
     experiment = EXPERIMENTS[stored["experiment"]]
@@ -192,24 +213,39 @@ def figure(stored: Stored) -> Figure:
     return Figure(
         panels,
         f"{experiment.title} [eigen2025, {experiment.place}]: beta1 = {beta1:g}, beta2 = {beta2:g}; a dot for each step that "
-        "is kept, its colour the step's number. Both readings of the spread are drawn. Step sizes are those of three "
-        f"tried with the smallest final training loss.{extent}",
+        "is kept, its colour the step's number. Both readings of the spread are drawn. Step sizes are those with "
+        "the smallest final training loss of those tried, three but for Adam as printed: the step m/sqrt(v) without bias "
+        f"correction. The averages that are shown are corrected.{extent}",
         columns=4,
     )
 
 
-_NAMES: Final = {"adam": "Adam", "sgd": "SGD"}
-_CURVES: Final = (("train_loss", "training loss", True), ("test_metric", "test accuracy", False))
+_NAMES: Final = {"adam": "Adam", "adam_printed": "Adam as printed", "sgd": "SGD"}
+_TRAINED: Final = {"adam": "adam", "adam_printed": "sign_m:adam:two_emas", "sgd": "sgd"}
+_CURVES: Final = (
+    ("train_loss", "training loss", True),
+    ("step", "mean |step| / lr", True),
+    ("test_metric", "test accuracy", False),
+)
 _AGAINST: Final = {"mean": "mean gradient |m|", "spread": "spread sigma/|m|", "sigma": "spread sqrt(v - m²)"}
+
+
+def _curves(arms: Mapping[str, Mapping[str, Any]], column: str) -> list[Series]:
+    """A line for each method over the steps: of its evaluations, or of the dots' size of step."""
+    found: list[Series] = []
+    for place, (name, arm) in enumerate(arms.items()):
+        x, y = (arm["dots"]["step_number"], arm["dots"]["step"]) if column == "step" else (arm["step"], arm[column])
+        found.append(Line(x, y, f"{_NAMES[name]}, lr {arm['lr']:g}", colour=place))
+    return found
 
 
 def _scatter(arm: Mapping[str, Any] | None, method: str, title: str, name: str, words: str) -> Panel:
     """A dot for each step, its size against one of the columns; for Adam with the theory's curve."""
-    series: list[Any] = []
+    series: list[Series] = []
     if arm is not None:
         x = _column(arm, name)
         series.append(Points(x, _column(arm, "step"), value=_column(arm, "step_number")))
-        if name != "mean" and method == "adam" and (x > 0).any():
+        if name != "mean" and method != "sgd" and (x > 0).any():
             grid = np.geomspace(np.nanmin(x[x > 0]), np.nanmax(x), 100)
             series.append(Line(grid, factors.adam_factor(grid), "1/sqrt(1 + x²)", accent=True))
     return Panel(series, title, words, "mean |step| / lr", x_log=True, y_log=True)
@@ -311,9 +347,9 @@ def _sentences(id: str) -> tuple[Sentence, ...]:
 def _profiles() -> dict[str, Extent]:
     words = "20 % of the passes, 1 seed, evaluated on 1000 images"
     return {
-        "paper": Extent(4000, 3, 200, None, ("adam", "sgd"), grid=RATES),
-        "small": Extent(800, 1, 40, 1000, ("adam", "sgd"), grid=RATES, note=f"A fraction of ten passes: {words}"),
-        "smoke": Extent(4, 1, 2, 60, ("adam", "sgd"), grid={m: rates[1:2] for m, rates in RATES.items()},
+        "paper": Extent(4000, 3, 200, None, METHODS, grid=RATES),
+        "small": Extent(800, 1, 40, 1000, METHODS, grid=RATES, note=f"A fraction of ten passes: {words}"),
+        "smoke": Extent(4, 1, 2, 60, METHODS, grid={m: rates[:1] for m, rates in RATES.items()},
                         note="A fraction of ten passes: 4 steps on batches of 100"),
     }  # fmt: skip
 
