@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepscope.app.sweeps import Engine, engine
+from stepscope.errors import UserError
 
 if TYPE_CHECKING:
     from stepscope.experiments.claims.claim import Finding
@@ -92,6 +93,16 @@ def reproduce(
         Engine, typer.Option(metavar="processes|ray", help="Where runs are trained: on this machine, or in a cluster.")
     ] = Engine.processes,
     address: Annotated[str, typer.Option(metavar="ADDRESS", help="Of the Ray cluster.")] = "auto",
+    finished: Annotated[
+        bool, typer.Option("--finished", help="Of an experiment: draw and test what is finished, and train nothing.")
+    ] = False,
+    take_up: Annotated[
+        str,
+        typer.Option(
+            metavar="kept|FILE",
+            help="Do not train again what a half-way run has: the one that came with stepscope, or a curves.json.",
+        ),
+    ] = "",
 ) -> None:
     """Test one claim again, or repeat a paper's experiment on real networks: figure, data, verdicts.
 
@@ -106,20 +117,28 @@ def reproduce(
         for one in ledger.claims().values():
             typer.echo(f"{one.id:<34} {one.paper}, {one.place}: {one.statement}")
     elif id in EXPERIMENTS:
-        _experiment(id, profile, out or Path("runs", "reproduce", f"{id}-{profile}"), jobs, executor, address)
+        _experiment(
+            id, profile, out or Path("runs", "reproduce", f"{id}-{profile}"), jobs, executor, address, finished, take_up
+        )
     else:
         _claim(id, out or Path("runs", "claims", id))
 
 
-def _experiment(id: str, profile: str, folder: Path, jobs: int | None, kind: Engine, address: str) -> None:
+def _experiment(
+    id: str, profile: str, folder: Path, jobs: int | None, kind: Engine, address: str, finished: bool, take_up: str
+) -> None:
     from stepscope.app import progress as shown
     from stepscope.experiments import Processes
+    from stepscope.experiments.papers.experiment import kept, load_stored
     from stepscope.experiments.papers.reproduce import reproduce
     from stepscope.report.claims import write_figure
 
+    earlier = None if not take_up else kept(id) if take_up == "kept" else load_stored(Path(take_up))
+    if take_up and earlier is None:
+        raise UserError(f"there is no run to take up: {'none is kept of ' + id if take_up == 'kept' else take_up}.")
     with shown.watch() as progress:
-        place = engine(kind, address) or (Processes(jobs) if jobs else None)
-        done = reproduce(id, profile, folder, executor=place, progress=progress)
+        place = None if finished else engine(kind, address) or (Processes(jobs) if jobs else None)
+        done = reproduce(id, profile, folder, executor=place, progress=progress, finished=finished, take_up=earlier)
     write_figure(done.figure, folder)
     typer.echo(f"{done.experiment.paper}, {done.experiment.place}: {done.experiment.title}\n{done.figure.caption}")
     for one in done.experiment.sentences:

@@ -24,7 +24,7 @@ __all__ = ["Folder"]
 SCHEMA = "stepscope.dissect/1"
 
 
-OURS = {"dissect.json", "environment.json", "trials", "results.json", "timings.json"}
+OURS = {"dissect.json", "environment.json", "trials", "results.json", "timings.json", "taken-up.json"}
 
 
 class Folder:

@@ -66,7 +66,8 @@ def assemble(plan: Plan, arms: Sequence[Arm], results: Results, folder: Folder) 
             arm.method: recording(store.Run(folder.trials / trial.id / "run"))
             for arm in arms
             for trial in arm.replications
-            if trial.record_every and results[trial.id]["status"] != "failed"
+            # A trial that was taken up from a kept run brings no record.
+            if trial.record_every and (folder.trials / trial.id / "run").is_dir()
         },
         "environment": environment,
         "command": shlex.join(environment["command"]),

@@ -37,7 +37,8 @@ def sweep(
     while True:
         arms = [plan.arm(method, results) for method in plan.methods]
         watch.report(arms, results, submitted)
-        wanted = [trial for arm in arms for trial in arm.wanted]
+        # Seed by seed over all methods, so that what an interrupted sweep leaves can be compared.
+        wanted = sorted((trial for arm in arms for trial in arm.wanted), key=lambda trial: trial.seed)
         if not wanted:
             return arms, results
         mine = [trial for trial in wanted if folder.shard is None or folder.shard.owns(trial.id)]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from stepscope.experiments.claims.claim import Claim, Finding, Random, Verdict
-from stepscope.experiments.papers import fig5, hessians, spread
+from stepscope.experiments.papers import fig5, hessians, spread, within
 from stepscope.experiments.papers.experiment import Experiment, Sentence, kept
 
 __all__ = ["CLAIMS"]
@@ -24,6 +24,7 @@ CLAIMS: list[Claim] = [
     Claim(
         one.id, experiment.paper, one.place, one.statement, one.threshold, _test(experiment, one), family=experiment.id
     )
-    for experiment in (*fig5.EXPERIMENTS.values(), *hessians.EXPERIMENTS.values(), *spread.EXPERIMENTS.values())
+    for module in (fig5, within, hessians, spread)
+    for experiment in module.EXPERIMENTS.values()
     for one in experiment.sentences
 ]

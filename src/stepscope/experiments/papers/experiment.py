@@ -63,7 +63,10 @@ class Sentence:
 class Experiment:
     """A figure of a paper.
 
-    train: (extent, profile, folder, executor, progress) -> what it leaves; resumes in the same folder.
+    train: (experiment, profile, folder, executor, progress) -> what it leaves; resumes in the same folder.
+    gather: (experiment, profile, folder) -> what the runs that are finished there leave.
+    plant: (a kept run, experiment, profile, folder) -> how many of its runs are not to be trained again; None if its
+    runs cannot be taken up.
     """
 
     id: str
@@ -74,6 +77,8 @@ class Experiment:
     train: "Callable[[Experiment, str, Path, Executor | None, Progress | None], Stored]"
     figure: Callable[[Stored], Figure]
     sentences: tuple[Sentence, ...]
+    gather: "Callable[[Experiment, str, Path], Stored]"
+    plant: "Callable[[Stored, Experiment, str, Path], int] | None" = None
 
     def extent(self, profile: str) -> Extent:
         """Of a profile.  Raises: UserError for an unknown one."""

@@ -17,7 +17,7 @@ import numpy as np
 from stepscope.errors import UserError
 from stepscope.experiments.claims.claim import Finding, decide
 from stepscope.experiments.claims.figure import Figure, Line, Panel, Points
-from stepscope.experiments.papers.curves import fractional
+from stepscope.experiments.papers.curves import fractional, so_far
 from stepscope.experiments.papers.experiment import SCHEMA, Experiment, Extent, Sentence, Stored
 from stepscope.store.files import write_json
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stepscope.experiments.executor import Executor
     from stepscope.experiments.progress import Progress
 
-__all__ = ["EXPERIMENTS", "figure", "lanczos", "probe", "train"]
+__all__ = ["EXPERIMENTS", "figure", "gather", "lanczos", "probe", "train"]
 
 ID: Final = "balles2018_sec21"
 PROBLEMS: Final = {"digits": "digits", "fashion-mnist": "P1, Fashion-MNIST"}
@@ -160,9 +160,16 @@ def train(
                 if finished.error is not None:
                     raise UserError(f"{finished.key} failed: {finished.error.strip().splitlines()[-1]}")
                 told.advance(TrialEvent("replication", "adam", finished.key, "ok", done, len(files)))
-    arms = [json.loads(file.read_text("utf-8")) for file in files.values()]
-    return {"schema": SCHEMA, "experiment": experiment.id, "profile": profile, "extent": extent.note,
-            "steps": extent.steps, "arms": arms}  # fmt: skip
+    return gather(experiment, profile, folder)
+
+
+def gather(experiment: Experiment, profile: str, folder: Path) -> Stored:
+    """What the networks that were probed left."""
+    extent = experiment.extent(profile)
+    files = [folder / f"{name}-{seed}.json" for name in PROBLEMS for seed in range(extent.seeds)]
+    arms = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
+    return {"schema": SCHEMA, "experiment": experiment.id, "profile": profile,
+            "extent": so_far(extent.note, len(arms), len(files)), "steps": extent.steps, "arms": arms}  # fmt: skip
 
 
 def _looks(stored: Stored) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -246,5 +253,6 @@ EXPERIMENTS: Final[Mapping[str, Experiment]] = {
                       f"more than half are below {NEAR:.0%} of the largest in size, less than 1 % above {LARGE:.0%}, "
                       "for both networks, before and after training", _ill_conditioned),
         ),
+        gather,
     )
 }  # fmt: skip

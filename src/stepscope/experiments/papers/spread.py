@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from stepscope.experiments.executor import Executor
     from stepscope.experiments.progress import Progress
     from stepscope.experiments.shipping import Parcel
-    from stepscope.experiments.trial import Trial
 
 __all__ = ["EXPERIMENTS", "figure", "gather", "train"]
 
@@ -356,6 +355,6 @@ def _profiles() -> dict[str, Extent]:
 
 _TITLES: Final = {"eigen2025_fig1": ("Fig. 1", "Equal betas"), "eigen2025_fig2": ("Fig. 2", "The usual betas")}
 EXPERIMENTS: Final[Mapping[str, Experiment]] = {
-    id: Experiment(id, "eigen2025", place, f"{words} on CIFAR-10", _profiles(), train, figure, _sentences(id))
+    id: Experiment(id, "eigen2025", place, f"{words} on CIFAR-10", _profiles(), train, figure, _sentences(id), gather)
     for id, (place, words) in _TITLES.items()
 }
