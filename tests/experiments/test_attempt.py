@@ -63,7 +63,7 @@ def rename(self, target):
 
 backward.steps = 0
 plain_backward, training._backward = training._backward, backward
-plain_save, attempt._save = attempt._save, write
+plain_save, attempt.save = attempt.save, write
 plain_rename, pathlib.Path.rename = pathlib.Path.rename, rename
 attempt.run_trial(*pickle.loads({args!r}))
 """

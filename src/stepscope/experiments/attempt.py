@@ -10,7 +10,7 @@ import io
 import pickle
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,19 @@ from stepscope.store import write_json
 from stepscope.store.files import replacing
 from stepscope.store.lock import FolderLock, is_held
 
-__all__ = ["CHECKPOINT_SECONDS", "abandoned", "resumable", "run_trial"]
+__all__ = [
+    "CHECKPOINT",
+    "CHECKPOINT_SECONDS",
+    "RESULT",
+    "abandoned",
+    "alone",
+    "checkpoint",
+    "publish",
+    "resumable",
+    "run_trial",
+    "save",
+    "telling_a_full_disk",
+]
 
 CHECKPOINT_SECONDS: Final = 30.0  # of training that a killed attempt may lose ...
 MOST_SHARE: Final = 0.02  # ... or more, where a checkpoint would take more than this share of the time
@@ -40,18 +52,29 @@ def run_trial(trial: Trial, parcel: Parcel, folder: Path, seconds: float = CHECK
     """
     torch.set_num_threads(1)  # the same bits however many trials share the machine
     place = folder / trial.id
-    try:
-        with _alone(folder / f".{trial.id}", place) as attempt:
-            if attempt is None:
-                return
+    with telling_a_full_disk(folder, [trial]), alone(folder / f".{trial.id}", place) as attempt:
+        if attempt is not None:
             if not (attempt / RESULT).exists():
                 _train(trial, parcel, attempt, seconds)
-            for leftover in (attempt / CHECKPOINT, *attempt.glob(".*.tmp"), attempt / LOCK):
-                leftover.unlink(missing_ok=True)
-            attempt.rename(place)
+            publish(attempt, place)
+
+
+def publish(attempt: Path, place: Path) -> None:
+    """Let an attempt that has its result appear as a finished trial."""
+    for leftover in (attempt / CHECKPOINT, *attempt.glob(".*.tmp"), attempt / LOCK):
+        leftover.unlink(missing_ok=True)
+    attempt.rename(place)
+
+
+@contextlib.contextmanager
+def telling_a_full_disk(folder: Path, trials: Sequence[Trial]) -> Iterator[None]:
+    """Raises: UserError for a full disk, with the attempts taken away, which hold what could not be written."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            shutil.rmtree(folder / f".{trial.id}", ignore_errors=True)
+            for trial in trials:
+                shutil.rmtree(folder / f".{trial.id}", ignore_errors=True)
             raise UserError(f"the disk of {folder} is full: free some space and run the same again.") from error
         raise
 
@@ -67,7 +90,7 @@ def abandoned(attempt: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(attempt: Path, place: Path) -> Iterator[Path | None]:
+def alone(attempt: Path, place: Path) -> Iterator[Path | None]:
     """The attempt's folder, nobody else being at work there; None if the trial is finished."""
     lock = _locked(attempt, place)
     try:
@@ -107,7 +130,9 @@ def _locked(attempt: Path, place: Path) -> FolderLock | None:
 def _train(trial: Trial, parcel: Parcel, attempt: Path, seconds: float) -> None:
     with (attempt / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         problem = unpack(parcel)
-        state = _checkpoint(attempt / CHECKPOINT, trial)
+        state = checkpoint(attempt / CHECKPOINT)
+        if state is not None and state.get("trial") != trial.id:
+            state = None
         if state is None:
             shutil.rmtree(attempt / "run", ignore_errors=True)
         started = time.perf_counter() - (state["seconds"] if state else 0.0)
@@ -119,7 +144,7 @@ def _train(trial: Trial, parcel: Parcel, attempt: Path, seconds: float) -> None:
             due = time.perf_counter() + seconds
             for _ in training.steps():
                 if (now := time.perf_counter()) >= due and training.status == "ok":
-                    _save({**training.state(), "seconds": now - started}, attempt / CHECKPOINT)
+                    save({**training.state(), "seconds": now - started}, attempt / CHECKPOINT)
                     cost = time.perf_counter() - now
                     due = now + cost + (seconds and max(seconds, cost / MOST_SHARE))
         passed = time.perf_counter() - started
@@ -129,14 +154,15 @@ def _train(trial: Trial, parcel: Parcel, attempt: Path, seconds: float) -> None:
     write_json(attempt / RESULT, training.result())
 
 
-def _save(state: dict[str, Any], place: Path) -> None:
+def save(state: dict[str, Any], place: Path) -> None:
+    """Write a checkpoint, whole or not at all."""
     whole = io.BytesIO()  # torch's own writer tells a full disk by another error
     torch.save(state, whole)
     with replacing(place) as file:
         file.write(whole.getbuffer())
 
 
-def _checkpoint(file: Path, trial: Trial) -> dict[str, Any] | None:
+def checkpoint(file: Path) -> dict[str, Any] | None:
     """What was left to go on with; None if nothing was, or if it cannot be read."""
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
@@ -145,4 +171,4 @@ def _checkpoint(file: Path, trial: Trial) -> dict[str, Any] | None:
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         print(f"{file} cannot be read ({error}): the trial begins anew.")  # noqa: T201 - into its log
         return None
-    return state if state.get("trial") == trial.id else None
+    return state

@@ -132,7 +132,7 @@ class Folder:
     def result(self, trial: Trial, error: str | None) -> dict[str, Any]:
         """A trial's result just after it ran.  error: why it has none; that is then written down as its result."""
         place = self.trials / trial.id
-        if error is not None:
+        if error is not None and not (place / "result.json").is_file():  # one of several may have ended well
             place.mkdir(exist_ok=True)
             result = {"config": vars(trial), "status": "failed", "error": error, "steps": 0, "evaluations": []}
             write_json(place / "result.json", result)

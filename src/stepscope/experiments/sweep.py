@@ -1,7 +1,7 @@
 """Running the trials of a plan: those without a result, as many at once as the executor likes, until none is wanted."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from stepscope.experiments.arms import label
@@ -12,6 +12,7 @@ from stepscope.experiments.plan import Arm, Plan, Results, is_tuning
 from stepscope.experiments.progress import Kind, Progress, TrialEvent
 from stepscope.experiments.shard import PartDone
 from stepscope.experiments.shipping import Parcel
+from stepscope.experiments.together import bundles, run_together
 from stepscope.experiments.trial import Trial
 
 __all__ = ["sweep"]
@@ -31,7 +32,7 @@ def sweep(
     Raises: PartDone if what is left is not this part's to do, and nobody else is at work.
     """
     results = folder.finished_trials()
-    running: set[str] = set()
+    running: dict[str, Sequence[Trial]] = {}
     watch = _Watch(plan, folder, progress)
     submitted: dict[str, Trial] = {}
     while True:
@@ -42,17 +43,16 @@ def sweep(
         if not wanted:
             return arms, results
         mine = [trial for trial in wanted if folder.shard is None or folder.shard.owns(trial.id)]
-        for trial in mine:
-            if trial.id not in submitted:
-                submitted[trial.id] = trial
-                running.add(trial.id)
-                executor.submit(Task(trial.id, run_trial, (trial, parcel, folder.trials), urgent=is_tuning(trial)))
+        for task, trials in _tasks([trial for trial in mine if trial.id not in submitted], arms, plan, parcel, folder):
+            submitted |= {trial.id: trial for trial in trials}
+            running[task.key] = trials
+            executor.submit(task)
         is_shared = folder.is_shared  # before looking for results: one that ends between the two is not missed
         others = {} if running else folder.others_trials()
         if running:
             for finished in executor.wait():
-                running.discard(finished.key)
-                results[finished.key] = folder.result(submitted[finished.key], finished.error)
+                for trial in running.pop(finished.key):
+                    results[trial.id] = folder.result(trial, finished.error)
             results |= folder.others_trials()
         elif others.keys() <= results.keys():
             if not is_shared:
@@ -62,6 +62,26 @@ def sweep(
                 )
             time.sleep(POLL)
         results |= others
+
+
+def _tasks(
+    new: Sequence[Trial], arms: Sequence[Arm], plan: Plan, parcel: Parcel, folder: Folder
+) -> Iterator[tuple[Task, Sequence[Trial]]]:
+    """One for each trial, or for several that are faster together."""
+    known = {trial.id: trial for arm in arms for trial in (*arm.done, *arm.wanted)}
+    if folder.shard is not None:  # what belongs together is another part's as well
+        groups: Sequence[tuple[Trial, ...]] = [(trial,) for trial in new]
+    else:
+        groups = bundles(list(known.values()), plan.problem)
+    ids = {trial.id for trial in new}
+    order = {trial.id: place for place, trial in enumerate(new)}
+    left = [tuple(trial for trial in group if trial.id in ids) for group in groups]
+    for trials in sorted(filter(None, left), key=lambda group: order[group[0].id]):
+        first = trials[0]
+        if len(trials) == 1:
+            yield Task(first.id, run_trial, (first, parcel, folder.trials), urgent=is_tuning(first)), trials
+        else:
+            yield Task(first.id, run_together, (trials, parcel, folder.trials), urgent=is_tuning(first)), trials
 
 
 class _Watch:

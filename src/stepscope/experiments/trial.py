@@ -146,7 +146,7 @@ class Training:
 
     def __init__(self, trial: Trial, problem: Problem, run: Path | None = None) -> None:
         self.trial, self.problem = trial, problem
-        self._parts = divide(problem.data(), trial.held_out, problem.protocol.in_order)
+        self.parts = divide(problem.data(), trial.held_out, problem.protocol.in_order)
         self.model = problem.model(trial.seed)
         self.optimizer = make_optimizer(trial, self.model)
         self.scope = _scope(trial, self.optimizer, self.model, run)
@@ -154,25 +154,44 @@ class Training:
         self.status, self.step = "ok", 0
         self.evaluations: list[dict[str, Any]] = []
 
-    def _look(self) -> None:
-        """Evaluate now."""
+    @property
+    def fit(self) -> Split:
+        """What is trained on."""
+        return self.parts["fit"]
+
+    def look(self) -> None:
+        """Evaluate now, unless it has diverged."""
+        if self.status != "ok":
+            return
         found: dict[str, Any] = {"step": self.step}
         for part in PARTS:
             wanted = part in self.trial.parts
-            values = evaluate(self.model, self.problem, self._parts[part]) if wanted else (None, None)
+            values = evaluate(self.model, self.problem, self.parts[part]) if wanted else (None, None)
             found[f"{part}_loss"], found[f"{part}_metric"] = values
         self.evaluations.append(found)
         if not _finite(found):
             self.status = "diverged"
 
+    def begin(self) -> None:
+        """The evaluation before any training.  Raises: UserError if it is not finite."""
+        if not self.evaluations:
+            self.look()
+            if self.status != "ok":
+                name = self.problem.name
+                raise UserError(f"problem {name!r}: the loss or the metric is not finite before any training.")
+
+    def note(self, step: int, loss: float) -> None:
+        """For whoever takes the steps instead: this one is being taken, and its loss is so much."""
+        if self.status == "ok":
+            self.step = step
+            if not math.isfinite(loss):
+                self.status = "diverged"
+
     def steps(self) -> Iterator[int]:
         """Take the steps that are left, one at a time: yields the number of each one after it."""
-        trial, problem, optimizer, scope, fit = self.trial, self.problem, self.optimizer, self.scope, self._parts["fit"]
+        trial, problem, optimizer, scope, fit = self.trial, self.problem, self.optimizer, self.scope, self.parts["fit"]
         schedule, epoch = problem.protocol.schedule, len(fit) // trial.batch_size
-        if not self.evaluations:
-            self._look()
-            if self.status != "ok":
-                raise UserError(f"problem {problem.name!r}: the loss or the metric is not finite before any training.")
+        self.begin()
         order = batches(len(fit), trial.batch_size, trial.seed, problem.protocol.in_order)
         for index in itertools.islice(order, self.step, trial.steps):
             if self.status != "ok":
@@ -191,7 +210,7 @@ class Training:
             if scope is not None:
                 scope.note(loss=value)
             if self.step % trial.evaluate_every == 0 or self.step == trial.steps:
-                self._look()
+                self.look()
             yield self.step
 
     def result(self) -> dict[str, Any]:
