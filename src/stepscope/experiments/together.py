@@ -42,9 +42,10 @@ from stepscope.store import write_json
 
 __all__ = ["Together", "Unfit", "bundles", "run_together"]
 
-LEAST: Final = 4  # trials: fewer gain nothing (benchmarks/together.py)
-MOST: Final = 8  # of them, so that several cores have something to do
-SMALL: Final = 20_000  # parameters of a trial: where several times as many are trained, together is slower
+# Where it pays (benchmarks/together.py): vmap takes a millisecond a step whatever it does, as much as three small trials.
+LEAST: Final = 6  # trials
+MOST: Final = 16
+SMALL: Final = 6_000  # parameters of a trial
 AGREE: Final = 1e-4  # of the first loss, relatively: float32 rounds at 6e-8, and a loss is a sum of some thousand terms
 
 
@@ -119,8 +120,7 @@ class _Block:
         whole = self.optimizer.state_dict()
         for i, training in enumerate(self.trainings):
             own = {
-                key: {name: _row(value, i) for name, value in entry.items()}
-                for key, entry in whole["state"].items()
+                key: {name: _row(value, i) for name, value in entry.items()} for key, entry in whole["state"].items()
             }
             training.optimizer.load_state_dict({**whole, "state": own})
 
