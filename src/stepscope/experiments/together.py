@@ -42,7 +42,7 @@ from stepscope.store import write_json
 
 __all__ = ["Together", "Unfit", "bundles", "run_together"]
 
-# Where it pays (benchmarks/together.py): vmap takes a millisecond a step whatever it does, as much as three small trials.
+# Where it pays (benchmarks/together.py): a step by vmap takes a millisecond, as three small trials by themselves do.
 LEAST: Final = 6  # trials
 MOST: Final = 16
 SMALL: Final = 6_000  # parameters of a trial
