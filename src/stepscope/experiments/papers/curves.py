@@ -54,7 +54,7 @@ class Curves:
 def above(values: Sequence[float], said: str, threshold: float = 0.0, unit: str = "") -> Finding:
     """Is the mean of paired values above the threshold? By its 95 % interval; `said` names the value."""
     if len(values) < 2:
-        return Finding(Verdict.UNDECIDED, f"{said}: {_listed(values)}", "two seeds or more that all methods finish")
+        return _too_few(values, said)
     m = mean_of([value - threshold for value in values])
     verdict = Verdict.HOLDS if m.low > 0 else Verdict.FAILS if m.high < 0 else Verdict.UNDECIDED
     low, high = m.low + threshold, m.high + threshold
@@ -66,7 +66,7 @@ def above(values: Sequence[float], said: str, threshold: float = 0.0, unit: str 
 def same(values: Sequence[float], margin: float, said: str) -> Finding:
     """Is the mean of paired values within the margin? Two one-sided tests."""
     if len(values) < 2:
-        return Finding(Verdict.UNDECIDED, f"{said}: {_listed(values)}", "two seeds or more that all methods finish")
+        return _too_few(values, said)
     verdict, m = equivalent(values, margin)
     text = f"{said}: {m.mean:.3g}, 95 % interval {m.low:.3g} to {m.high:.3g}, margin {margin:.3g}, {m.n} seeds"
     condition = "more seeds" if verdict is Verdict.UNDECIDED else ""
@@ -77,6 +77,8 @@ def fractional(finding: Finding, stored: Stored) -> Finding:
     """A fraction of the protocol never decides the paper's sentence: whatever it finds, it indicates."""
     if not stored["extent"]:
         return finding
+    if finding.verdict is Verdict.CANNOT:
+        return replace(finding, measured=f"{finding.measured} ({stored['extent']})")
     words = {
         Verdict.HOLDS: "for the sentence",
         Verdict.HOLDS_IF: f"for the sentence, if {finding.condition}",
@@ -92,5 +94,9 @@ def so_far(note: str, done: int, planned: int) -> str:
     return note if done == planned else f"{note or 'A fraction of the protocol'}, so far {done} of {planned} runs"
 
 
-def _listed(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.3g}" for value in values) or "no seed that all methods finished"
+def _too_few(values: Sequence[float], said: str) -> Finding:
+    """Of one seed there is a number, which may be told; of none there is nothing."""
+    need = "two seeds or more that all methods finish"
+    if not values:
+        return Finding(Verdict.CANNOT, f"{said}: no seed that all methods finished", need)
+    return Finding(Verdict.UNDECIDED, f"{said}: {values[0]:.3g}, 1 seed", need)

@@ -117,6 +117,8 @@ def draw(experiment: Experiment, stored: Stored) -> Figure:
         for place, method in enumerate(drawn):
             steps, mean, deviation = curves.band(method, column)
             arm = curves.arms[method]
+            if len(steps) > 2 and not log:  # chance, before any training, would flatten all that follows
+                steps, mean, deviation = steps[1:], mean[1:], deviation[1:]
             if len(steps):
                 low = [max(m - d, m / 10) if log else m - d for m, d in zip(mean, deviation, strict=True)]
                 series.append(Band(steps, low, mean + deviation, colour=place))
@@ -168,7 +170,7 @@ def _alike(stored: Stored) -> Finding:
     loss = same([a - b for a, b in curves.paired("train_loss", ("adam", "mssd"), log=True)], ALIKE,
                 "log training loss of Adam less M-SSD's")  # fmt: skip
     test = same([a - b for a, b in curves.paired("test_metric", ("adam", "mssd"))], POINTS, "and test accuracy")
-    order = (Verdict.FAILS, Verdict.UNDECIDED, Verdict.HOLDS)
+    order = (Verdict.CANNOT, Verdict.FAILS, Verdict.UNDECIDED, Verdict.HOLDS)
     worst = min((loss.verdict, test.verdict), key=order.index)
     return Finding(worst, f"{loss.measured}; {test.measured}", loss.condition or test.condition, n=loss.n)
 
