@@ -260,12 +260,9 @@ def run_together(trials: Sequence[Trial], parcel: Parcel, folder: Path, seconds:
     with telling_a_full_disk(folder, trials), contextlib.ExitStack() as stack:
         places = {trial: stack.enter_context(alone(folder / f".{trial.id}", folder / trial.id)) for trial in trials}
         left = {trial: place for trial, place in places.items() if place is not None}
-        if all((place / RESULT).exists() for place in left.values()):
-            fit = True
-        else:
-            # Where one was finished by itself in the meantime, the others make do without it.
-            missing = [trial for trial, place in left.items() if not (place / RESULT).exists()]
-            fit = _train(missing, parcel, [left[trial] for trial in missing], seconds)
+        # Killed while results were written, all are trained again from the checkpoint: as many, for the same bits.
+        fit = all((place / RESULT).exists() for place in left.values())
+        fit = fit or _train(list(left), parcel, list(left.values()), seconds)
         if fit:
             for trial, attempt in left.items():
                 publish(attempt, folder / trial.id)

@@ -32,7 +32,8 @@ MICRO_BATCHES: Final = 8  # of a mini-batch whose variance is measured: 7 degree
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Everything that a training run depends on; two trials that agree here end in the same bits on one machine.
+    """Everything that a training run depends on; two trials that agree here end in the same bits on one machine,
+    and in the same ones within rounding where they are trained together with others (see together).
 
     problem: its fingerprint (see shipping).  method: a name in optim.METHODS, or a point of the grid as `rules.Point`
     writes it.  beta: None for a method with its own numbers.  held_out: examples of the training set kept for

@@ -217,6 +217,15 @@ def test_what_an_interrupted_run_left_is_drawn_and_taken_up_elsewhere_without_tr
         reproduce(tiny_p1, "paper", tmp_path / "third", executor=here, take_up=kept)
 
 
+def test_where_nothing_was_measured_a_fraction_indicates_nothing():
+    stored = made(1, {"msgd": 0.1, "mssd": 0.02}, extent="so far two methods")
+    findings = read(stored).findings
+    assert findings["balles-p1-adam-like-mssd"].verdict is Verdict.CANNOT
+    assert "so far two methods" in findings["balles-p1-clusters"].measured
+    one_seed = made(1, dict.fromkeys(fig5.FOUR, 0.1), seeds=1, extent="so far one seed")
+    assert {one.verdict for one in read(one_seed).findings.values()} == {Verdict.INDICATES}
+
+
 def test_without_a_fraction_an_unfinished_run_only_indicates(tiny_p1):
     assert so_far("", 9, 50) == "A fraction of the protocol, so far 9 of 50 runs"
     assert so_far("", 50, 50) == ""
