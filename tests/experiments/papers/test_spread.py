@@ -93,7 +93,7 @@ def test_the_dots_are_those_of_a_loop_by_hand(built_in, here, tmp_path, monkeypa
     assert arm["dots"]["step_number"] == [1, 2, 3, 4, 5]
 
     printed = next(arm for arm in done.stored["arms"] if (arm["batch"], arm["method"]) == (8, "adam_printed"))
-    # Without bias correction the first step is 0.01 |g| / sqrt(0.01 g^2) = 0.1 wherever there is a gradient; with it, 1.
+    # Without bias correction the first step is 0.01 |g| / sqrt(0.01 g^2) = 0.1 where there is a gradient; with it, 1.
     assert printed["dots"]["step"][0] == pytest.approx(0.1 * arm["dots"]["step"][0], rel=1e-3)
 
     problem = problems.load("pictures")

@@ -216,9 +216,18 @@ def figure(stored: Stored) -> Figure:
 def _aligned(stored: Stored) -> Finding:
     found = [(name, when, look["p_diag"], look["size"]) for name, when, look in _looks(stored)]
     good = all(THEIRS[0] <= value <= THEIRS[1] for *_, value, _ in found)
-    return Finding(
-        decide(good), "; ".join(f"{n} {w} training {v:.2g} (1.57/d is {1.57 / d:.1g})" for n, w, v, d in found)
-    )
+    sizes = {name: size for name, _, _, size in found}
+    texts = [
+        f"{name} {when} training {_range([v for n, w, v, _ in found if (n, w) == (name, when)], '.2g')} "
+        f"(a random matrix has {1.57 / sizes[name]:.1g})"
+        for name, when in dict.fromkeys((n, w) for n, w, *_ in found)
+    ]
+    return Finding(decide(good), "; ".join(texts))
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
 
 
 def _ill_conditioned(stored: Stored) -> Finding:
@@ -227,8 +236,12 @@ def _ill_conditioned(stored: Stored) -> Finding:
         for name, when, look in _looks(stored)
     ]
     good = all(near > 0.5 and large < 0.01 for *_, near, large in found)
-    text = "; ".join(f"{n} {w} training {near:.1%} near zero, {large:.2g} large" for n, w, near, large in found)
-    return Finding(decide(good), text)
+    texts = [
+        f"{name} {when} training {_range([x for n, w, x, _ in found if (n, w) == (name, when)], '.1%')} near zero, "
+        f"{_range([x for n, w, _, x in found if (n, w) == (name, when)], '.2g')} large"
+        for name, when in dict.fromkeys((n, w) for n, w, *_ in found)
+    ]
+    return Finding(decide(good), "; ".join(texts))
 
 
 def _sentence(id: str, statement: str, threshold: str, test: Callable[[Stored], Finding]) -> Sentence:
