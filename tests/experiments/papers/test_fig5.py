@@ -197,7 +197,7 @@ def test_what_an_interrupted_run_left_is_drawn_and_taken_up_elsewhere_without_tr
         return plain()
 
     here.wait = wait
-    with pytest.raises(UserError, match="holds no run of balles2018_fig5_p1 yet"):
+    with pytest.raises(UserError, match="holds no finished run of balles2018_fig5_p1 yet"):
         reproduce(tiny_p1, "small", tmp_path / "first", finished=True)
     with pytest.raises(KeyboardInterrupt):
         reproduce(tiny_p1, "small", tmp_path / "first", executor=here)

@@ -33,8 +33,11 @@ def gather(experiment: Experiment, profile: str, folder: Path) -> Stored:
     """
     extent, place = experiment.extent(profile), folder / "dissection"
     if not (place / "dissect.json").is_file():
-        raise UserError(f"{folder} holds no run of {experiment.id} yet: leave --finished out.")
-    mark = _json(place / "dissect.json")["problem fingerprint"]
+        raise UserError(f"{folder} holds no finished run of {experiment.id} yet: leave --finished out.")
+    settings = _json(place / "dissect.json")
+    if (settings["steps"], len(settings["seeds"])) != (extent.steps, extent.seeds):
+        raise UserError(f"{folder} holds a run of another profile than {profile}: name it with --profile.")
+    mark = settings["problem fingerprint"]
     results = [_json(file) for file in sorted((place / "trials").glob("[!.]*/result.json"))]
     results = [one for one in results if one["config"]["problem"] == mark and one["status"] != "failed"]
     arms = [_arm(method, [one for one in results if one["config"]["method"] == method]) for method in extent.methods]

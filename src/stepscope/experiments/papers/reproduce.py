@@ -64,6 +64,8 @@ def reproduce(
     found = load_stored(folder / CURVES)
     if found is None and finished:
         found = experiment.gather(experiment, profile, folder)
+        if not any(arm.get("runs", True) for arm in found["arms"]):
+            raise UserError(f"{folder} holds no finished run of {id} yet: leave --finished out.")
         write_json(folder / SO_FAR, found)
     elif found is None:
         try:

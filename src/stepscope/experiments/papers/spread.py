@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from stepscope.errors import UserError
 from stepscope.experiments.claims.claim import Finding, Verdict
 from stepscope.experiments.claims.figure import Figure, Line, Panel, Points, Series
 from stepscope.experiments.papers.curves import fractional, so_far
@@ -103,6 +104,9 @@ def train(
 def gather(experiment: Experiment, profile: str, folder: Path) -> Stored:
     """What the finished runs in a folder left, in the order of batch size, method, step size and seed."""
     extent = experiment.extent(profile)
+    settings = folder / "runs" / "dissect.json"
+    if settings.is_file() and json.loads(settings.read_text("utf-8"))["profile"] != profile:
+        raise UserError(f"{folder} holds a run of another profile than {profile}: name it with --profile.")
     names = {trained: method for method, trained in _TRAINED.items()}
     found = []
     for file in sorted((folder / "runs" / "trials").glob("[!.]*/result.json")):
