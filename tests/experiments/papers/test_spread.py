@@ -74,6 +74,14 @@ def test_a_fraction_indicates_and_without_a_stable_run_nothing_is_decided():
     assert read(broken).findings["eigen-fig1-oscillation"].verdict is Verdict.UNDECIDED
 
 
+def test_what_is_not_trained_yet_cannot_be_tested():
+    stored = made(*as_he_says(), extent="so far 6 of 8 runs")
+    stored["arms"] = [arm for arm in stored["arms"] if (arm["batch"], arm["method"]) != (100, "sgd")]
+    found = verdicts(stored)
+    assert found["sgd-step-is-mean"] is Verdict.CANNOT
+    assert found["oscillation"] is Verdict.INDICATES
+
+
 def test_the_step_size_with_the_smallest_final_training_loss_is_shown():
     panels = read(made(*as_he_says())).figure.panels
     assert panels[0].series[0].label == "Adam, lr 0.1"

@@ -215,7 +215,10 @@ def figure(stored: Stored) -> Figure:
         for method, (column, words, log) in zip(_NAMES, _CURVES, strict=True):
             panels.append(Panel(_curves(arms, column), f"batch {batch}", "step", words, y_log=log))
             title = f"{_NAMES[method]}, batch {batch}"
-            panels += [_scatter(arms.get(method), method, title, name, words) for name, words in _AGAINST.items()]
+            if method not in arms:  # keeps its place
+                panels += [Panel([], f"{title}: no run", words, "") for words in _AGAINST.values()]
+            else:
+                panels += [_scatter(arms[method], method, title, name, words) for name, words in _AGAINST.items()]
     experiment = EXPERIMENTS[stored["experiment"]]
     beta1, beta2 = _betas(stored["experiment"])
     extent = f" {stored['extent']}." if stored["extent"] else ""
@@ -248,15 +251,13 @@ def _curves(arms: Mapping[str, Mapping[str, Any]], column: str) -> list[Series]:
     return found
 
 
-def _scatter(arm: Mapping[str, Any] | None, method: str, title: str, name: str, words: str) -> Panel:
+def _scatter(arm: Mapping[str, Any], method: str, title: str, name: str, words: str) -> Panel:
     """A dot for each step, its size against one of the columns; for Adam with the theory's curve."""
-    series: list[Series] = []
-    if arm is not None:
-        x = _column(arm, name)
-        series.append(Points(x, _column(arm, "step"), value=_column(arm, "step_number")))
-        if name != "mean" and method != "sgd" and (x > 0).any():
-            grid = np.geomspace(np.nanmin(x[x > 0]), np.nanmax(x), 100)
-            series.append(Line(grid, factors.adam_factor(grid), "1/sqrt(1 + x²)", accent=True))
+    x = _column(arm, name)
+    series: list[Series] = [Points(x, _column(arm, "step"), value=_column(arm, "step_number"))]
+    if name != "mean" and method != "sgd" and (x > 0).any():
+        grid = np.geomspace(np.nanmin(x[x > 0]), np.nanmax(x), 100)
+        series.append(Line(grid, factors.adam_factor(grid), "1/sqrt(1 + x²)", accent=True))
     return Panel(series, title, words, "mean |step| / lr", x_log=True, y_log=True)
 
 
@@ -274,6 +275,9 @@ def _each(
     numbers = [number] * len(methods) if callable(number) else number
     for batch in BATCHES:
         arms = [arm for arm in (_best(stored, batch, method) for method in methods) if arm is not None]
+        there = {arm["method"] for arm in stored["arms"] if arm["batch"] == batch and arm["seed"] == 0}
+        if not there.issuperset(methods):
+            return Finding(Verdict.CANNOT, f"batch {batch}: not trained yet", "a run of it")
         if len(arms) < len(methods):
             return Finding(Verdict.UNDECIDED, f"batch {batch}: no stable run", "a stable step size")
         values = [number(arm) for arm, number in zip(arms, numbers, strict=True)]
