@@ -129,7 +129,7 @@ def draw(experiment: Experiment, stored: Stored) -> Figure:
     seeds = f"{done[0]} to {done[-1]}" if len(done) > 1 else f"{done[0]}"
     planned = stored.get("seeds", done[0])
     seeds += "" if done == [planned] else f" of {planned}"
-    sizes = "tuned on test accuracy" if any(arm["tuning"] for arm in stored["arms"]) else UNTUNED
+    sizes = "tuned on test accuracy" if any(arm.get("tuning") for arm in stored["arms"]) else UNTUNED
     return Figure(
         panels,
         f"{experiment.title} [balles2018, {experiment.place}]. Mean over {seeds} seeds and one standard deviation; "

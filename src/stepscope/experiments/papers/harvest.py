@@ -50,7 +50,7 @@ def gather(experiment: Experiment, profile: str, folder: Path) -> Stored:
         "extent": so_far(extent.note, sum(len(arm["runs"]) for arm in arms), extent.seeds * len(extent.methods)),
         "seeds": extent.seeds,
         "steps": extent.steps,
-        "environment": {key: environment.get(key) for key in ("stepscope", "torch", "machine", "commit")},
+        "environment": {key: environment.get(key) for key in ("packages", "hardware", "python", "git")},
         "taken_up": _json(taken_up)["environments"] if taken_up.is_file() else [],
         "arms": arms,
     }
