@@ -184,6 +184,27 @@ def annealed(seed: int) -> tuple[nn.Module, Optimizer, Loss]:
     return model, optimizer, loss
 
 
+def converged(seed: int) -> tuple[nn.Module, Optimizer, Loss]:
+    """Noise-free regression to the very end: the gradient dies away, and with it the steps, at a learning rate that
+    stays. Each step takes a quarter of the way: from step 55 on less than 1e-7 of the weights."""
+    model, generator = nn.Linear(8, 8), torch.Generator().manual_seed(seed)
+    x = torch.linalg.qr(torch.randn(64, 8, generator=generator, dtype=torch.double))[0] * 8
+    y = x @ torch.randn(8, 8, generator=generator, dtype=torch.double)
+    model = model.double()
+    return model, torch.optim.SGD(model.parameters(), lr=1.0), lambda: mse_loss(model(x), y)
+
+
+def annealed_long(seed: int) -> tuple[nn.Module, Optimizer, Loss]:
+    """A learning rate that ends in steps of a billionth of the weights, as a cosine's last steps of many do."""
+    model, optimizer, plain = perceptron(lambda p: torch.optim.Adam(p, lr=1e-2), seed)
+
+    def loss() -> Tensor:
+        optimizer.param_groups[0]["lr"] *= 0.75
+        return plain()
+
+    return model, optimizer, loss
+
+
 HEALTHY: dict[str, Callable[[int], tuple[nn.Module, Optimizer, Loss]]] = {
     "perceptron-adam": lambda seed: perceptron(lambda p: torch.optim.Adam(p, lr=1e-3), seed),
     "perceptron-momentum": lambda seed: perceptron(lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), seed),
@@ -198,6 +219,8 @@ HEALTHY: dict[str, Callable[[int], tuple[nn.Module, Optimizer, Loss]]] = {
     "lstm": recurrent,
     "residual-frozen": residual,
     "full-batch": full_batch,
+    "converged": converged,
+    "annealed-long": annealed_long,
 }
 
 

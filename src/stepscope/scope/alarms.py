@@ -116,18 +116,6 @@ ALARMS: tuple[Rule, ...] = (
         weights=True,
     ),
     Rule(
-        "update_too_small",
-        "size of the update to that of the weights below it, with a gradient and a step size",
-        ("update_to_weight", "lr", "grad_norm"),
-        1e-7,
-        lambda v, limit: (v["update_to_weight"] < limit) & (v["lr"] > 0) & (v["grad_norm"] > 0),
-        20,
-        "{layer}: steps change the weights by {update_to_weight:.2g} of their size, about what rounding does.",
-        "Raise the learning rate; keep weights in float32 if they are in 16 bits; check that gradients are not scaled "
-        "away.",
-        weights=True,
-    ),
-    Rule(
         "learning_rate_zero",
         "step size at it, with a gradient",
         ("lr", "grad_norm"),
@@ -192,11 +180,11 @@ ALARMS: tuple[Rule, ...] = (
         "Loss may fall for long at this edge, but unevenly: a lower learning rate or a warm-up makes it smooth.",
     ),
 )
-"""Rules on the columns of one row. `gradient_vanishes`, `gradient_jump`, `loss_not_finite` and `loss_diverges`, which
-look at several rows, are in `Alarms`."""
+"""Rules on the columns of one row. Those that look at several rows are in FURTHER."""
 
 VANISHED = 1e-6  # of the largest mean |g| among the layers
 JUMP = 100.0  # times the usual norm
+FADED = 1e-3  # of the largest lr |g| of a layer: it has converged, or its schedule ends; small steps are meant then
 DIVERGED = 2.0  # times the loss of the first notes
 
 _VANISHES = Rule(
@@ -208,6 +196,18 @@ _VANISHES = Rule(
     10,
     "{layer}: its mean |g| is {share:.1g} of the largest layer's: gradients vanish on the way, or explode elsewhere.",
     "Use residual connections or normalisation, and activations that do not saturate; check the initial scale.",
+    weights=True,
+)
+_TOO_SMALL = Rule(
+    "update_too_small",
+    "size of the update to that of the weights, where neither gradient nor learning rate has died away, below it",
+    ("update_to_weight", "lr", "grad_norm"),
+    1e-7,
+    lambda v, limit: (v["update_to_weight"] < limit) & (v["push"] > FADED),
+    20,
+    "{layer}: steps change the weights by {update_to_weight:.2g} of their size, about what rounding does.",
+    "Raise the learning rate; keep weights in float32 if they are in 16 bits; check that gradients are not scaled "
+    "away.",
     weights=True,
 )
 _JUMPS = Rule(
@@ -240,7 +240,7 @@ _DIVERGES = Rule(
     "the loss, {loss:.3g} on average, is {ratio:.2g} times that of the first steps.",
     "Lower the learning rate or warm it up; check the sign of the loss and of the step (maximize).",
 )
-FURTHER = (_VANISHES, _JUMPS, _BROKEN, _DIVERGES)
+FURTHER = (_VANISHES, _TOO_SMALL, _JUMPS, _BROKEN, _DIVERGES)
 """Rules that look at several rows, or at notes."""
 
 
@@ -276,6 +276,7 @@ class Alarms:
         self._call, self._matrices = call, matrices
         self._states: dict[str, dict[str, _State]] = {rule.id: {} for rule in (*ALARMS, *FURTHER)}
         self._usual: dict[str, tuple[float, int]] = {}  # mean ln |g|, and of how many steps
+        self._largest: dict[str, float] = {}  # lr |g|
         self._losses: dict[str, tuple[float, float, int]] = {}  # of the first ten, of the last ten, number
 
     def state(self) -> dict[str, Any]:
@@ -284,7 +285,13 @@ class Alarms:
             rule: {layer: (one.held, one.calm, one.raised) for layer, one in layers.items()}
             for rule, layers in self._states.items()
         }
-        return {"raised": list(self.raised), "states": states, "usual": dict(self._usual), "losses": dict(self._losses)}
+        return {
+            "raised": list(self.raised),
+            "states": states,
+            "usual": dict(self._usual),
+            "largest": dict(self._largest),
+            "losses": dict(self._losses),
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
@@ -295,6 +302,7 @@ class Alarms:
                 one = self._states[rule][layer]
                 one.held, one.calm, one.raised = held, calm, raised
         self._usual, self._losses = dict(state["usual"]), dict(state["losses"])
+        self._largest = dict(state.get("largest", {}))  # checkpoints made before there was such a thing lack it
 
     def taken(self, taken: Taken) -> list[Alarm]:
         """Judge tables, and rows of the run as a whole.  Returns the alarms they raise."""
@@ -319,6 +327,11 @@ class Alarms:
                     found += self._tracked(number, rule, table, holds & weights if rule.weights else holds)
             if "grad_norm" in columns:
                 ratio = self._to_usual(table.layers, columns["grad_norm"])
+                if columns.keys() >= set(_TOO_SMALL.needs):
+                    push = columns["lr"] * columns["grad_norm"]
+                    further = {"push": self._to_largest(table.layers, np.where(ratio > JUMP, 0.0, push), push)}
+                    holds = _TOO_SMALL.test({**columns, **further}, _TOO_SMALL.threshold) & weights
+                    found += self._tracked(len(ALARMS) + 2, _TOO_SMALL, table, holds, further)
                 holds, further = _JUMPS.test({"ratio": ratio}, JUMP), {"ratio": ratio}
                 found += self._tracked(len(ALARMS), _JUMPS, table, holds, further, ("grad_norm",))
             if "grad_abs_mean" in columns and weights.any():
@@ -374,6 +387,15 @@ class Alarms:
             usual = usual + seen * (logs[step] - usual) / np.clip(count, 1, 50)
         self._usual |= dict(zip(layers, zip(usual.tolist(), count.tolist(), strict=True), strict=True))
         return ratios
+
+    def _to_largest(
+        self, layers: Sequence[str], seen: NDArray[np.float64], sizes: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The sizes [step, layer] to the largest that was seen so far, NaN where that is 0; let those seen in."""
+        before = np.array([self._largest.get(layer, 0.0) for layer in layers])
+        largest = np.maximum.accumulate(np.vstack([before, np.where(np.isfinite(seen), seen, 0.0)]))[1:]
+        self._largest |= dict(zip(layers, largest[-1].tolist(), strict=True))
+        return sizes / np.where(largest > 0, largest, math.nan)
 
     def noted(self, step: int, values: Values) -> list[Alarm]:
         """Judge what was noted of the run: every value whose name ends with "loss"."""
