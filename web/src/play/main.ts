@@ -79,7 +79,6 @@ class Playground {
     addEventListener("hashchange", () => void waiting(this.fromAddress()));
     addEventListener("keydown", (event) => this.key(event));
     this.everything();
-    document.documentElement.dataset.ready = "true";
   }
 
   private async fromAddress(): Promise<void> {
@@ -434,6 +433,7 @@ class Playground {
     else this.draw(); // the first picture is the map; what the step is made of comes with the next frame
     this.begun = true;
     const root = document.documentElement.dataset;
+    root.ready = "true"; // with the first picture
     root.done = String(engine.done);
     root.latency = engine.latency.toFixed(3);
     root.step = String(scene.at);
