@@ -26,6 +26,8 @@ export interface PathProgram {
 export interface LandscapeFunctions {
   loss(x: ArrayLike<number>): number;
   gradient(x: ArrayLike<number>, out: Float64Array): void;
+  /** second derivatives, row by row */
+  curvature(x: ArrayLike<number>, out: Float64Array): void;
 }
 
 export interface LandscapeProgram {
@@ -33,7 +35,8 @@ export interface LandscapeProgram {
   of(C: number[]): LandscapeFunctions;
 }
 
-export type Curves = Record<"adam_factor" | "svag_factor" | "exact_factor", (eta: number) => number>;
+/** Factors of a spread, and limits of step times curvature of a decay or a momentum. */
+export type Curves = Record<"adam_factor" | "svag_factor" | "exact_factor" | "average_limit" | "buffer_limit", (x: number) => number>;
 
 type Maker = (runtime: object) => unknown;
 
