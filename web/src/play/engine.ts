@@ -123,7 +123,7 @@ export class Path {
     this.scratch.set(this.rows.subarray(first, first + this.width - 1));
     const from = this.stepOf(row);
     if (at > from) this.program.advance(this.scratch, from, at, 2 ** 40, -1, this.C, this.T, this.key, this.out);
-    if (ones) this.program.carried.forEach((name, i) => name.startsWith(`${ones}.`) && (this.scratch[i] = 1));
+    if (ones) this.program.carried.forEach((name, i) => name.startsWith(`state.${ones}.`) && (this.scratch[i] = 1));
     this.program.look(this.scratch, 0, at, this.C, this.T, this.key, this.out);
     return this.out;
   }
