@@ -123,4 +123,6 @@ def test_an_interrupt_ends_a_sweep_that_a_browser_waits_for():
         answer.read(4)
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(timeout=60) == 0
+        assert server.process.stderr is not None
+        assert server.process.stderr.read() == ""
         line.close()

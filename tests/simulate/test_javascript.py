@@ -197,7 +197,7 @@ def test_the_curves_are_the_theory(tmp_path: Path):
 
 
 def test_the_curvature_is_the_slope_of_the_gradient(tmp_path: Path):
-    """Central differences over h = 1e-5: their own error is h^2 times a fourth derivative, and 1e-16/h of rounding, of a
+    """Central differences over h = 1e-5: their own error is h^2 times a fourth derivative, and 1e-16/h of rounding of a
     gradient of the size found. 1e-5 of the largest entry covers both; points within h of a kink are left out.
     """
     rng = np.random.default_rng(3)
@@ -205,7 +205,8 @@ def test_the_curvature_is_the_slope_of_the_gradient(tmp_path: Path):
         n, h = len(place.variables), 1e-5
         points = np.stack([rng.uniform(*box, 10) for box in place.view], axis=1)
         script = f"""
-          const f = (await import('./l.mjs')).default(R).of({list(place.params.values())}), out = new Float64Array({n * n});
+          const f = (await import('./l.mjs')).default(R).of({list(place.params.values())});
+          const out = new Float64Array({n * n});
           const low = new Float64Array({n}), high = new Float64Array({n}), exact = [], differences = [];
           for (let j = 0; j < given('x').length; j += {n}) {{
             const p = given('x').slice(j, j + {n});

@@ -6,6 +6,7 @@ files, which need no framework, are served at once; a question waits until its a
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -73,8 +74,14 @@ class _Late:
         await self.loaded.result()(scope, receive, send)
 
 
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """A page that is open and waits for an answer when the server ends is how it always is, and no error."""
+    is_cut = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not is_cut and not str(record.msg).startswith("Cancel %s running")
+
+
 def serve(page: str, load: Callable[[], Application], door: Door) -> None:
-    """Serve until interrupted.  load: imports and makes what answers the page's questions; what it raises, this does."""
+    """Serve until interrupted.  load: imports and makes what answers questions; what it raises, this raises."""
     late = _Late(load)
     config = uvicorn.Config(
         Guard(Files(page, late), door.policy),
@@ -88,6 +95,7 @@ def serve(page: str, load: Callable[[], Application], door: Door) -> None:
         lifespan="off",
         ws="none",
     )
+    logging.getLogger("uvicorn.error").addFilter(_worth_saying)
     server = uvicorn.Server(config)
 
     def end() -> None:

@@ -1,5 +1,6 @@
 """What answers the questions of `stepscope play` and `stepscope watch`: the typed addresses, and their description."""
 
+import contextlib
 import functools
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -101,7 +102,8 @@ async def _pieces(pieces: Iterator[bytes], call: Call, limit: anyio.CapacityLimi
         call.leave()
         close = getattr(pieces, "close", None)
         if close is not None:
-            with anyio.CancelScope(shield=True):
+            # When the server ends, a piece may still be in the making: that sees that nobody waits, and ends by itself.
+            with anyio.CancelScope(shield=True), contextlib.suppress(ValueError):
                 await anyio.to_thread.run_sync(close)
 
 

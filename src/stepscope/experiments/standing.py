@@ -14,8 +14,8 @@ from typing import Any
 
 from stepscope.errors import DamagedData
 from stepscope.experiments.effects import Contrast, Outcome, comparisons, effects
-from stepscope.experiments.tuning import Tried, best, edge, judge
 from stepscope.experiments.shard import is_at_work
+from stepscope.experiments.tuning import Tried, best, edge, judge
 
 __all__ = ["Arm", "Point", "Replication", "Standing", "standing"]
 

@@ -249,7 +249,7 @@ def test_histograms_of_one_and_of_two_values(visit: Visitor, tmp_path: Path):
         page.select_option("select[aria-label='Distribution of']", label="spread: joint histogram with |update| / lr")
         expect(page.locator(".heat-canvas[data-rows='3']")).to_be_visible()
         expect(page.locator("output[for=joint-time]")).to_have_text("step 40")
-        # Adam's factor lies over it: columns are octaves of the spread from 2^0 on, rows those of the step, down from 2^-2.
+        # Adam's factor lies over it: columns are octaves of the spread from 2^0 on, rows of the step, down from 2^-2.
         line = json.loads(page.get_attribute(".heat-canvas:visible", "data-curve"))
         line = [place for place in line if None not in place]
         assert len(line) > 5

@@ -92,7 +92,7 @@ export class Panel {
     if (has("variance")) rows.push(["second", "√v̂, corrected", Math.sqrt(variance + mean * mean)], ["spread", "spread σ/|m̂|", get("spread")]);
     rows.push(["direction", "direction", direction], ["factor", "factor", factor], ["update", `step Δ${variable}`, update]);
     const limited = this.curves !== null && hasLimit(path.method.rule);
-    if (limited) rows.push(["stability", "step / stable step", shareAt(path, scene.at, functions, this.curves!)]);
+    if (limited) rows.push(["stability", "step / limit", shareAt(path, scene.at, functions, this.curves!)]);
     this.numbers.replaceChildren(
       ...rows.map(([key, words, v]) => el("tr", {}, el("th", { scope: "row" }, words), el("td", { "data-name": key, "data-value": String(v) }, short(v, 6)))),
     );
@@ -154,6 +154,7 @@ export class Panel {
         { name: "factor", colour: colour("--c2"), x, y: factor },
         { name: "spread", colour: colour("--c3"), dash: [7, 4], x, y: spread },
       ];
+      this.factors.options.yRange = usual([factor, spread]);
     }
     for (const chart of [this.averages, this.corrections, this.factors]) {
       chart.options.logX = logSteps;
@@ -196,4 +197,16 @@ export class Panel {
   redraw(): void {
     this.drawn = "";
   }
+}
+
+/** The range of positive numbers, cut at a millionth and a million: a spread has no end where the average is nothing. */
+function usual(all: Float64Array[]): [number, number] {
+  let [low, high] = [1, 1];
+  for (const values of all) {
+    for (const v of values) {
+      if (v > 0 && v < low) low = v;
+      if (v > high) high = v;
+    }
+  }
+  return [Math.max(1e-6, low / 1.5), Math.min(1e6, high * 1.5)];
 }
