@@ -1,5 +1,6 @@
 // Builds each page into ../src/stepscope/app/static: one HTML, one script, one stylesheet a page, no chunks, so that
-// a page can be saved as one file. The playground's page also loads first.js, which Python prints. Writes the fingerprint of the sources, which a Python test compares.
+// a page can be saved as one file. The playground's page also loads first.js, which Python prints. Writes the fingerprint
+// of the sources and of what was built, which a Python test compares.
 import { execFileSync } from "node:child_process";
 import { rmSync } from "node:fs";
 import { resolve } from "node:path";
