@@ -31,7 +31,7 @@ BUDGET = {
     "of that, what this browser takes for a page with one line": None,
 }
 STARTS = 9
-ONE_LINE = b"<!doctype html><title>one line</title><script>document.documentElement.dataset.ready = 'true'</script>one line"
+ONE_LINE = b"<!doctype html><title>one</title><script>document.documentElement.dataset.ready = 'true'</script>line"
 
 # Sliders are moved 60 times; the compiler of a browser is warm after the first few, as under a hand.
 SLIDE = """(async () => {

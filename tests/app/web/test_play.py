@@ -382,7 +382,7 @@ def test_a_hostile_scene_is_brought_into_range(visit: Visitor, play: Server, pag
 
 
 def test_it_plays_before_and_after_its_server(visit: Visitor):
-    """The first scene asks the server nothing. Without one it plays on and says what it cannot do; then it can again."""
+    """The first scene asks the server nothing. Without one it plays on and says what it cannot; then it can again."""
     with served("play") as server:
         seen = visit(server.address)
         page = at_rest(seen.page)
@@ -402,4 +402,4 @@ def test_it_plays_before_and_after_its_server(visit: Visitor):
         page.click("#tab-maps")
         until(page, "window.stepscope.settled()")
         assert page.evaluate("window.stepscope.maps().whole") > 0
-    seen.complaints[:] = [text for text in seen.complaints if "ERR_CONNECTION" not in text]
+    seen.complaints[:] = [text for text in seen.complaints if "ERR_CONNECTION" not in text]  # the browser's own note

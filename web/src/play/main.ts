@@ -194,6 +194,7 @@ class Playground {
       },
       landscape: (text) => waiting(this.landscape(text)),
       preset: (id) => waiting(this.preset(id)),
+      say: (words) => this.say(words),
     });
     this.maps = new Maps({
       get scene() { return self.scene; },
