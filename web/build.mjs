@@ -1,5 +1,6 @@
 // Builds each page into ../src/stepscope/app/static: one HTML, one script, one stylesheet a page, no chunks, so that
-// a page can be saved as one file. Writes the fingerprint of the sources, which a Python test compares.
+// a page can be saved as one file. The playground's page also loads first.js, which Python prints. Writes the fingerprint
+// of the sources and of what was built, which a Python test compares.
 import { execFileSync } from "node:child_process";
 import { rmSync } from "node:fs";
 import { resolve } from "node:path";
@@ -7,6 +8,10 @@ import { build } from "vite";
 
 const root = import.meta.dirname;
 const out = resolve(root, "../src/stepscope/app/static");
+const first = {
+  name: "first",
+  transformIndexHtml: { order: "post", handler: (html) => html.replace("<script ", '<script defer src="/static/first.js"></script>\n    <script ') },
+};
 rmSync(out, { recursive: true, force: true });
 for (const page of ["play", "watch"]) {
   await build({
@@ -14,6 +19,7 @@ for (const page of ["play", "watch"]) {
     base: "/static/",
     configFile: false,
     logLevel: "warn",
+    plugins: page === "play" ? [first] : [],
     build: {
       outDir: out,
       emptyOutDir: false,
@@ -28,4 +34,6 @@ for (const page of ["play", "watch"]) {
     },
   });
 }
-execFileSync(process.env.PYTHON ?? "python3", [resolve(root, "fingerprint.py"), "--write"], { stdio: "inherit" });
+const python = (...what) => execFileSync(process.env.PYTHON ?? "python3", what, { stdio: "inherit" });
+python("-m", "stepscope.app.first");
+python(resolve(root, "fingerprint.py"), "--write");

@@ -1,7 +1,7 @@
 """The fingerprint of the sources that the pages are built from: `python web/fingerprint.py [--write]`.
 
-`make web` stores it beside the built pages; a test computes it again, so a page that is older than its sources is
-noticed without building anything.
+`make web` stores it beside the built pages, with that of what was built; a test computes both again, so a page that is
+older than its sources, or was changed by hand, is noticed without building anything.
 """
 
 import hashlib
@@ -21,10 +21,21 @@ def sources() -> list[Path]:
     return sorted(files)
 
 
+def built() -> list[Path]:
+    """What a build writes; first.js is Python's, and compared with what Python prints."""
+    return sorted(
+        path for path in STORED.parent.iterdir() if path.suffix in (".html", ".js", ".css") and path.stem != "first"
+    )
+
+
 def fingerprint() -> str:
-    """SHA-256 over the names and contents of the sources."""
+    """SHA-256 over the names and contents of the sources, and over those of what was built, a line each."""
+    return f"{_digest(sources())}\n{_digest(built())}"
+
+
+def _digest(paths: list[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sources():
+    for path in paths:
         content = path.read_bytes()
         digest.update(f"{path.relative_to(ROOT).as_posix()} {len(content)}\n".encode())
         digest.update(content)

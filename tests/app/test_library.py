@@ -8,7 +8,9 @@ import pytest
 from stepscope.app import library as module
 from stepscope.app.library import Library
 from stepscope.errors import UserError
+from stepscope.experiments.shard import Shard
 from stepscope.store import RunWriter
+from stepscope.store.lock import FolderLock
 
 
 @pytest.fixture(autouse=True)
@@ -155,3 +157,17 @@ def test_values_of_a_few_runs_are_kept(root, monkeypatch):
     assert one._rows.bytes == 0
     assert library.query("runs/one") is one
     assert one.series("spread").layers["a"].mean.tolist() == [1, 2, 3]
+
+
+def test_a_sweep_of_which_a_part_is_at_work_is_running(root):
+    """`--shard 2/3` locks its part only."""
+    (root / "job" / "trials").mkdir(parents=True)
+    (root / "job" / "dissect.json").write_text('{"problem": "digits"}')
+    library = Library(root)
+    assert [line.status for line in library.dissections()] == ["interrupted"]
+    part = FolderLock(root / "job" / Shard(2, 3).lock)
+    try:
+        assert [line.status for line in library.dissections()] == ["running"]
+    finally:
+        part.release()
+    assert [line.status for line in library.dissections()] == ["interrupted"]

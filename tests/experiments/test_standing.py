@@ -9,6 +9,7 @@ from tests.experiments.conftest import Here
 
 from stepscope.errors import DamagedData
 from stepscope.experiments import plan
+from stepscope.experiments.shard import Shard
 from stepscope.experiments.standing import TUNING_SEED, standing
 from stepscope.store.lock import FolderLock
 
@@ -103,6 +104,9 @@ def test_the_time_left_is_what_the_trials_took(small):
     finally:
         lock.release()
     assert (standing(folder).status, standing(folder).seconds_left) == ("interrupted", None)
+    part = FolderLock(folder / Shard(1, 2).lock)
+    assert standing(folder).status == "running"  # a part of it is enough
+    part.release()
 
 
 def test_what_is_damaged_is_named_and_the_rest_shown(small):

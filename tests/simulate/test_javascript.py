@@ -16,6 +16,7 @@ from stepscope.simulate.noise import keys
 from stepscope.simulate.run import columns_of
 from stepscope.simulate.tables import table
 from stepscope.theory import factors
+from stepscope.theory.orbits import heavy_ball_limit, preconditioned_limit
 
 pytestmark = needs_node
 
@@ -180,9 +181,51 @@ def test_the_curves_are_the_theory(tmp_path: Path):
         {"c": curves_module()},
         eta=eta,
     )
+    x = np.linspace(0, 0.99, 100)
+    limits = node(
+        tmp_path,
+        "import make from './c.mjs'; const f = make(R); for (const n of ['average_limit', 'buffer_limit']) "
+        "give(n, given('x').map(f[n]));",
+        {"c": curves_module()},
+        x=x,
+    )
+    assert limits["average_limit"].tolist() == preconditioned_limit(x).tolist()
+    assert limits["buffer_limit"].tolist() == heavy_ball_limit(x).tolist()
     np.testing.assert_array_max_ulp(out["adam_factor"], factors.adam_factor(eta), 1)
     np.testing.assert_array_max_ulp(out["svag_factor"], factors.svag_factor(eta), 1)
     np.testing.assert_array_max_ulp(out["exact_factor"], factors.exact_factor(eta), 4)
+
+
+def test_the_curvature_is_the_slope_of_the_gradient(tmp_path: Path):
+    """Central differences over h = 1e-5: their own error is h^2 times a fourth derivative, and 1e-16/h of rounding of a
+    gradient of the size found. 1e-5 of the largest entry covers both; points within h of a kink are left out.
+    """
+    rng = np.random.default_rng(3)
+    for name, place in LANDSCAPES.items():
+        n, h = len(place.variables), 1e-5
+        points = np.stack([rng.uniform(*box, 10) for box in place.view], axis=1)
+        script = f"""
+          const f = (await import('./l.mjs')).default(R).of({list(place.params.values())});
+          const out = new Float64Array({n * n});
+          const low = new Float64Array({n}), high = new Float64Array({n}), exact = [], differences = [];
+          for (let j = 0; j < given('x').length; j += {n}) {{
+            const p = given('x').slice(j, j + {n});
+            f.curvature(p, out);
+            exact.push(...out);
+            for (let i = 0; i < {n}; i++) {{
+              const at = p[i];
+              p[i] = at - {h}; f.gradient(p, low);
+              p[i] = at + {h}; f.gradient(p, high);
+              p[i] = at;
+              differences.push(...high.map((v, k) => (v - low[k]) / {2 * h}));
+            }}
+          }}
+          give('exact', exact); give('differences', differences);"""
+        found = node(tmp_path, script, {"l": landscape_module(place)}, x=points.reshape(-1))
+        exact, slopes = (found[key].reshape(-1, n, n) for key in ("exact", "differences"))
+        np.testing.assert_array_equal(exact.shape, slopes.shape)
+        scale = max(1.0, float(np.abs(exact).max()))
+        assert float(np.abs(exact - slopes.transpose(0, 2, 1)).max()) <= 1e-5 * scale, name
 
 
 def test_names_a_user_typed_never_reach_the_text():

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from stepscope.errors import UserError, unknown_name
+from stepscope.experiments.shard import is_at_work
 from stepscope.store import Run
 from stepscope.store import format as layout
-from stepscope.store.lock import is_held
 from stepscope.store.query import Query
 
 __all__ = ["DissectionLine", "Library", "RunLine"]
@@ -205,7 +205,7 @@ class Library:
             attempts = sum(name.startswith(".") for name in names)
             done = len(names) - attempts
         is_finished = (folder / "results.json").is_file()
-        status = "finished" if is_finished else "running" if is_held(folder / "lock") else "interrupted"
+        status = "finished" if is_finished else "running" if is_at_work(folder) else "interrupted"
         stamp = f"{status}-{done}-{attempts}"
         if place.stamp != stamp:
             settings: Any = {}

@@ -1,9 +1,15 @@
 """`stepscope play` and `stepscope watch`: the pages in a browser."""
 
+import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stepscope.app.security import Application
 
 __all__ = ["play", "watch"]
 
@@ -18,13 +24,14 @@ def play(
     show: Annotated[bool, _SHOW] = True,
 ) -> None:
     """Play with optimizers on landscapes in the browser: paths, losses, and what each step is made of."""
-    from stepscope.app.door import open_door
 
-    door = open_door("play", host=host, port=port, show=show, say=typer.echo)
-    from stepscope.app import api_play
-    from stepscope.app.server import serve
+    def load() -> "Application":
+        from stepscope.app import api_play
+        from stepscope.app.server import application
 
-    serve("play", api_play.ENDPOINTS, door)
+        return application("play", api_play.ENDPOINTS)
+
+    _open("play", load, host, port, show)
 
 
 def watch(
@@ -36,13 +43,27 @@ def watch(
     show: Annotated[bool, _SHOW] = True,
 ) -> None:
     """Watch running and finished runs in the browser."""
-    from stepscope.app.door import open_door
     from stepscope.errors import UserError
 
     if not runs.is_dir():
         raise UserError(f"{runs} is not a folder; name a run, a dissection, or a folder of them.")
-    door = open_door("watch", host=host, port=port, show=show, say=typer.echo)
-    from stepscope.app import api_watch
-    from stepscope.app.server import serve
 
-    serve("watch", api_watch.endpoints(runs), door)
+    def load() -> "Application":
+        from stepscope.app import api_watch
+        from stepscope.app.server import application
+
+        return application("watch", api_watch.endpoints(runs))
+
+    _open("watch", load, host, port, show)
+
+
+def _open(page: str, load: "Callable[[], Application]", host: str, port: int, show: bool) -> None:
+    """Open the door, then serve. An interrupt is how these commands end, whatever they are at."""
+    from stepscope.app.door import open_door
+
+    with contextlib.suppress(KeyboardInterrupt):
+        door = open_door(page, host=host, port=port, show=show, say=typer.echo)
+        with door.listener:
+            from stepscope.app.lobby import serve
+
+            serve(page, load, door)

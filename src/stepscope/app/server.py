@@ -1,66 +1,48 @@
-"""The web server behind `stepscope play` and `stepscope watch`: pages, their files, and the typed addresses."""
+"""What answers the questions of `stepscope play` and `stepscope watch`: the typed addresses, and their description."""
 
-import asyncio
 import contextlib
 import functools
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from importlib.resources import files
 from typing import Any
 
 import anyio
 import anyio.to_thread
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import stepscope
-from stepscope.app.door import Door
 from stepscope.app.endpoint import BadRequest, Call, Endpoint, Stream, Text, accept, plain, schema
-from stepscope.app.security import Application, Guard, Policy
+from stepscope.app.security import Application
 from stepscope.errors import UserError
 from stepscope.graph import FormulaError
 
-__all__ = ["application", "openapi", "serve"]
+__all__ = ["application", "openapi"]
 
 _MOST_CALLS = 4  # at work at a time; more wait
 _SECONDS = 60.0  # that a call may take; streams end themselves
-_MEDIA = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 
-def application(page: str, endpoints: Sequence[Endpoint], policy: Policy) -> Application:
-    """The ASGI application that shows `page` ("play" or "watch") at / and answers at the endpoints' addresses."""
-    static = files("stepscope.app") / "static"
-    shipped = {path.name: path for path in static.iterdir() if path.name.endswith(tuple(_MEDIA))}
+def application(page: str, endpoints: Sequence[Endpoint]) -> Application:
+    """The ASGI application that answers at the endpoints' addresses; the page and its files are served before it."""
     limit = anyio.CapacityLimiter(_MOST_CALLS)
     description = openapi(endpoints)
-
-    async def file(request: Request) -> Response:
-        found = shipped.get(request.path_params["name"])
-        if found is None:
-            raise HTTPException(404, "there is no such file")
-        return FileResponse(str(found), media_type=_MEDIA["." + found.name.rpartition(".")[2]])
 
     async def described(_request: Request) -> Response:
         return JSONResponse(description)
 
-    async def start(request: Request) -> Response:
-        return FileResponse(str(shipped[f"{page}.html"]), media_type="text/html")
-
-    async def by_name(request: Request) -> Response:
+    async def by_name(_request: Request) -> Response:
         return RedirectResponse("/", 303)
 
     routes = [
-        Route("/", start),
         Route(f"/{page}", by_name),
-        Route("/static/{name}", file),
         Route("/api/openapi.json", described),
         *(Route(one.path, _handler(one, limit), methods=[one.method]) for one in endpoints),
     ]
-    return Guard(Starlette(routes=routes, exception_handlers=_HANDLERS), policy)
+    return Starlette(routes=routes, exception_handlers=_HANDLERS)
 
 
 def _handler(one: Endpoint, limit: anyio.CapacityLimiter) -> Callable[[Request], Any]:
@@ -120,7 +102,8 @@ async def _pieces(pieces: Iterator[bytes], call: Call, limit: anyio.CapacityLimi
         call.leave()
         close = getattr(pieces, "close", None)
         if close is not None:
-            with anyio.CancelScope(shield=True):
+            # When the server ends, a piece may still be in the making: that sees that nobody waits, and ends by itself.
+            with anyio.CancelScope(shield=True), contextlib.suppress(ValueError):
                 await anyio.to_thread.run_sync(close)
 
 
@@ -176,21 +159,3 @@ def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         }
         paths.setdefault(one.path, {})[one.method.lower()] = about
     return {"openapi": "3.1.0", "info": {"title": "stepscope", "version": stepscope.__version__}, "paths": paths}
-
-
-def serve(page: str, endpoints: Sequence[Endpoint], door: Door) -> None:
-    """Serve until interrupted."""
-    config = uvicorn.Config(
-        application(page, endpoints, door.policy),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=64,
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=1,
-        h11_max_incomplete_event_size=1 << 15,
-        lifespan="off",
-    )
-    server = uvicorn.Server(config)
-    with door.listener, contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-        server.run(sockets=[door.listener])

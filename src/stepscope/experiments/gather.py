@@ -14,7 +14,7 @@ from stepscope.errors import DamagedData, UserError
 from stepscope.experiments.arms import STANDARD, label
 from stepscope.experiments.attempt import CHECKPOINT, abandoned
 from stepscope.experiments.folder import Folder
-from stepscope.store.lock import is_held
+from stepscope.experiments.shard import is_at_work
 
 __all__ = ["Attempt", "Status", "merge", "status"]
 
@@ -80,7 +80,7 @@ def status(folder: Path) -> Status:
         total=sum(trials if trials > 1 else 0 for trials in tuning) + len(methods) * len(settings["seeds"]),
         done={method: dict(counts) for method, counts in done.items()},
         attempts=attempts,
-        working=any(is_held(lock) for lock in folder.glob("lock*")),
+        working=is_at_work(folder),
         finished=(folder / "results.json").is_file(),
     )
 

@@ -1,11 +1,13 @@
 """A part of a sweep: the trials that one job of a job array does, all jobs sharing one folder."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from stepscope.errors import UserError
+from stepscope.store.lock import is_held
 
-__all__ = ["PartDone", "Shard"]
+__all__ = ["PartDone", "Shard", "is_at_work"]
 
 
 class PartDone(UserError):
@@ -43,3 +45,8 @@ class Shard:
     def __str__(self) -> str:
         """As `parse` takes it."""
         return f"{self.index}/{self.count}"
+
+
+def is_at_work(folder: Path) -> bool:
+    """Whether a living process is working on the sweep in this folder: on all of it, or on a part."""
+    return is_held(folder / "lock") or any(is_held(lock) for lock in folder.glob("lock-*-of-*"))

@@ -14,8 +14,8 @@ from typing import Any
 
 from stepscope.errors import DamagedData
 from stepscope.experiments.effects import Contrast, Outcome, comparisons, effects
+from stepscope.experiments.shard import is_at_work
 from stepscope.experiments.tuning import Tried, best, edge, judge
-from stepscope.store.lock import is_held
 
 __all__ = ["Arm", "Point", "Replication", "Standing", "standing"]
 
@@ -109,7 +109,7 @@ def standing(folder: Path, now: float | None = None) -> Standing:
     if settings is None:
         raise DamagedData(f"{problems[0]}: the settings of this dissection cannot be read.")
     is_finished = (folder / "results.json").is_file()
-    is_running = not is_finished and is_held(folder / "lock")
+    is_running = not is_finished and is_at_work(folder)
     names = sorted(os.listdir(folder / "trials")) if (folder / "trials").is_dir() else []  # noqa: PTH208 - polled
     trials, seconds = [], []
     for name in (name for name in names if not name.startswith(".")):

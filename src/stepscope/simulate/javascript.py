@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from stepscope.graph.expression import SYMBOLS, as_symbol, symbol
+from stepscope.graph.gradient import gradient
 from stepscope.graph.javascript import RUNTIME, Printer, elementary, scalar
 from stepscope.rules import Rule, parts
 from stepscope.simulate.landscapes import Landscape, graph_of
@@ -102,10 +103,11 @@ def path_module(rule: Rule, landscape: Landscape, noise: str | None = None) -> s
 def landscape_module(landscape: Landscape) -> str:
     """The program of one landscape. Exports: params, and of(C) with C the parameters' values, which gives
 
-    loss(x) and gradient(x, out) of a point x, an array.
+    loss(x), gradient(x, out) and curvature(x, out), the second derivatives row by row, of a point x, an array.
     """
     points, loss, slopes = graph_of(landscape)
-    roots = [loss, *slopes]
+    curvature = [second for slope in slopes for second in gradient(slope, points)]
+    roots = [loss, *slopes, *curvature]
     inputs = {str(point.args[0]): f"x[{i}]" for i, point in enumerate(points)}
     inputs |= {f"param.{name}": f"c{i}" for i, name in enumerate(landscape.params)}
     printer = Printer(roots, inputs, "k")
@@ -121,22 +123,28 @@ def landscape_module(landscape: Landscape) -> str:
     one.known.update(printer.known)
     lines, (value,) = one.statements(roots[:1])
     text += _indented([*lines, f"return {value};"], 10)
-    text += "        },\n        gradient(x, out) {\n"
-    one = Printer(roots[1:], inputs)
-    one.known.update(printer.known)
-    lines, values = one.statements(roots[1:])
-    text += _indented([*lines, *(f"out[{i}] = {v};" for i, v in enumerate(values))], 10)
+    for name, wanted in (("gradient", slopes), ("curvature", curvature)):
+        text += f"        }},\n        {name}(x, out) {{\n"
+        one = Printer(wanted, inputs)
+        one.known.update(printer.known)
+        lines, values = one.statements(wanted)
+        text += _indented([*lines, *(f"out[{i}] = {v};" for i, v in enumerate(values))], 10)
     return text + "        },\n      };\n    },\n  };\n};\n"
 
 
 @lru_cache(maxsize=1)
 def curves_module() -> str:
-    """The factors of the decomposition as functions of the spread eta = sigma / |mean| >= 0."""
-    eta = symbol("eta")
+    """The factors of the decomposition as functions of the spread eta = sigma / |mean| >= 0, and the limits of stable
+    steps (theory.orbits.LIMITS) as functions of a decay or a momentum.
+    """
+    from stepscope.theory.orbits import LIMITS  # brings SciPy along, which nothing else here needs
+
+    x = symbol("x")
     names = ("adam_factor", "svag_factor", "exact_factor")
-    roots = [as_symbol(getattr(parts, name)(SYMBOLS, eta * eta)) for name in names]
-    text = _HEAD + _indented(elementary(roots), 2) + "  return {\n"
-    for name, root in zip(names, roots, strict=True):
-        lines, (value,) = Printer([root], {"eta": "eta"}).statements([root])
-        text += f"    {name}(eta) {{\n{_indented([*lines, f'return {value};'], 6)}    }},\n"
+    curves = {name: as_symbol(getattr(parts, name)(SYMBOLS, x * x)) for name in names}
+    curves |= {name: as_symbol(limit(x)) for name, limit in LIMITS.items()}
+    text = _HEAD + _indented(elementary(list(curves.values())), 2) + "  return {\n"
+    for name, root in curves.items():
+        lines, (value,) = Printer([root], {"x": "x"}).statements([root])
+        text += f"    {name}(x) {{\n{_indented([*lines, f'return {value};'], 6)}    }},\n"
     return text + "  };\n};\n"

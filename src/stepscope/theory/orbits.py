@@ -6,8 +6,9 @@ eigenvalues of the k steps' Jacobian, say whether small disturbances die out (al
 The Jacobian is exact: the step is traced to a graph and differentiated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +18,7 @@ from stepscope.graph.gradient import gradient
 from stepscope.graph.numpy_namespace import NUMPY
 from stepscope.rules import Rule
 
-__all__ = ["Cycle", "StepMap", "adam_two_cycle", "heavy_ball_limit", "kinks", "preconditioned_limit"]
+__all__ = ["LIMITS", "Cycle", "StepMap", "adam_two_cycle", "heavy_ball_limit", "kinks", "preconditioned_limit"]
 
 Array = NDArray[np.float64]
 FOREVER = 1 << 53
@@ -187,6 +188,19 @@ def adam_two_cycle(lr: ArrayLike, beta1: ArrayLike, gradient_size: ArrayLike, ep
     return np.asarray(np.asarray(lr, np.float64) * (1 - b) / (1 + b) * c / (c + e))
 
 
+def _average(beta: Any) -> Any:
+    return (2 + 2 * beta) / (1 - beta)
+
+
+def _buffer(momentum: Any) -> Any:
+    return 2 * (1 + momentum)
+
+
+LIMITS: Mapping[str, Callable[[Any], Any]] = {"average_limit": _average, "buffer_limit": _buffer}
+"""The largest stable step times curvature, of numbers or of symbols: where an average of the gradients with decay beta
+is followed, and where a buffer adds them up with a momentum (0: the gradient itself)."""
+
+
 def preconditioned_limit(beta1: ArrayLike) -> Array:
     """The largest stable lr h / (sqrt(v) + eps) of Adam with v held fixed: (2 + 2 beta1)/(1 - beta1).
 
@@ -196,7 +210,7 @@ def preconditioned_limit(beta1: ArrayLike) -> Array:
     b = np.asarray(beta1, np.float64)
     if not np.all((b >= 0) & (b < 1)):
         raise ValueError(f"beta1 must lie in [0, 1), got {beta1!r}")
-    return np.asarray((2 + 2 * b) / (1 - b))
+    return np.asarray(_average(b))
 
 
 def heavy_ball_limit(momentum: ArrayLike) -> Array:
@@ -204,7 +218,7 @@ def heavy_ball_limit(momentum: ArrayLike) -> Array:
     b = np.asarray(momentum, np.float64)
     if not np.all((b >= 0) & (b < 1)):
         raise ValueError(f"momentum must lie in [0, 1), got {momentum!r}")
-    return np.asarray(2 * (1 + b))
+    return np.asarray(_buffer(b))
 
 
 def kinks(loss: Symbol) -> bool:

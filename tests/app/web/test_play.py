@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.app.serving import Server
+from tests.app.serving import Server, served
 from tests.app.web.playing import at_rest, expect, final, number, press, scene, seek, settled, table, until
 
 from stepscope import simulate
@@ -379,3 +379,27 @@ def test_a_hostile_scene_is_brought_into_range(visit: Visitor, play: Server, pag
     assert 1 <= now["steps"] <= 1_000_000
     assert now["map"]["size"] <= 512
     assert now["map"]["steps"] <= 1_000_000
+
+
+def test_it_plays_before_and_after_its_server(visit: Visitor):
+    """The first scene asks the server nothing. Without one it plays on and says what it cannot; then it can again."""
+    with served("play") as server:
+        seen = visit(server.address)
+        page = at_rest(seen.page)
+        assert [url for url in seen.requests if "/api/" in url] == []
+        port = server.port
+    page.fill("#lr", "0.005")
+    at_rest(page)
+    now = scene(page)
+    expected = simulate.run("sgd", "ellipse", start=now["start"], steps=600, every=600, lr=0.005, **now["params"])
+    assert final(page)[0][:2] == list(expected.theta[-1])
+    choose(page, "booth")
+    expect(page.locator("#status")).not_to_be_empty()  # a landscape that it does not have
+    assert scene(page)["landscape"] == "ellipse"
+    with served("play", port=port):
+        choose(page, "booth")
+        assert scene(page)["landscape"] == "booth"
+        page.click("#tab-maps")
+        until(page, "window.stepscope.settled()")
+        assert page.evaluate("window.stepscope.maps().whole") > 0
+    seen.complaints[:] = [text for text in seen.complaints if "ERR_CONNECTION" not in text]  # the browser's own note

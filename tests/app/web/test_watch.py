@@ -1,5 +1,6 @@
 """The dashboard in a real browser: it shows what runs hold, while they grow and whatever happens to the server."""
 
+import json
 import math
 import re
 import subprocess
@@ -248,6 +249,13 @@ def test_histograms_of_one_and_of_two_values(visit: Visitor, tmp_path: Path):
         page.select_option("select[aria-label='Distribution of']", label="spread: joint histogram with |update| / lr")
         expect(page.locator(".heat-canvas[data-rows='3']")).to_be_visible()
         expect(page.locator("output[for=joint-time]")).to_have_text("step 40")
+        # Adam's factor lies over it: columns are octaves of the spread from 2^0 on, rows of the step, down from 2^-2.
+        line = json.loads(page.get_attribute(".heat-canvas:visible", "data-curve"))
+        line = [place for place in line if None not in place]
+        assert len(line) > 5
+        for column, row in line:
+            assert -2 - row == pytest.approx(math.log2(1 / math.hypot(1, 2**column)), abs=1e-9)
+        expect(page.locator(".heat:visible .heat-legend")).to_contain_text("Adam's factor")
         settled(page).focus(".heat-canvas:visible")
         press(page, "ArrowDown", *["ArrowLeft"] * 3)  # from the right end of the highest row
         expect(page.locator(".heat:visible .readout")).to_have_text("|update| / lr from 2⁻³ · spread from 2⁰ · 0.25")

@@ -17,6 +17,7 @@ export interface ControlsHost {
   /** another landscape, by name or formula; throws Refused */
   landscape(text: string): Promise<void>;
   preset(id: string): Promise<void>;
+  say(words: string): void;
 }
 
 const NOISE_WORDS = { none: "none", additive: "additive: g + σz", relative: "relative: g(1 + σz)", shift: "shifted data: g at θ − σz" };
@@ -118,7 +119,12 @@ export class Controls {
       if (choice.value === OWN) {
         void submit();
         typed.focus();
-      } else void host.landscape(choice.value);
+      } else {
+        host.landscape(choice.value).catch((error: unknown) => {
+          host.say(error instanceof Error ? error.message : String(error));
+          choice.value = named ? scene.landscape : OWN;
+        });
+      }
     });
     const params = Object.entries(place.params).map(([name, first]) => {
       const scale = name === "angle" ? linearScale(-Math.PI / 2, Math.PI / 2) : first > 0 ? logScale(first / 1000, first * 1000) : linearScale(-2, 2);

@@ -112,14 +112,18 @@ export class Path {
     return this.rows[row * this.width + i]!;
   }
 
-  /** All columns of the step taken from the point after t steps; valid until the next call. */
-  look(t: number): Float64Array {
+  /**
+   * All columns of the step taken from the point after t steps; valid until the next call.
+   * ones: a state that is taken for 1 in every coordinate, whatever it is.
+   */
+  look(t: number, ones?: string): Float64Array {
     const at = Math.min(t, this.t);
     const row = Math.min(Math.floor(at / this.every), this.count - 1);
     const first = row * this.width;
     this.scratch.set(this.rows.subarray(first, first + this.width - 1));
     const from = this.stepOf(row);
     if (at > from) this.program.advance(this.scratch, from, at, 2 ** 40, -1, this.C, this.T, this.key, this.out);
+    if (ones) this.program.carried.forEach((name, i) => name.startsWith(`state.${ones}.`) && (this.scratch[i] = 1));
     this.program.look(this.scratch, 0, at, this.C, this.T, this.key, this.out);
     return this.out;
   }

@@ -48,6 +48,7 @@ class Playground {
   private readonly coordinateChoice = el("select", { id: "inner-coordinate", "aria-label": "Coordinate" });
   private readonly logSteps = el("input", { type: "checkbox", id: "log-steps", checked: true });
   private readonly tabs = { player: el("button", { type: "button", id: "tab-player", role: "tab", "aria-controls": "player" }, "Player"), maps: el("button", { type: "button", id: "tab-maps", role: "tab", "aria-controls": "maps" }, "Phase diagrams and basins") };
+  private readonly unstable = el("input", { type: "checkbox", id: "unstable" });
   private begun = false;
   private stored: Stored[] = [];
   private playing = 0;
@@ -79,7 +80,6 @@ class Playground {
     addEventListener("hashchange", () => void waiting(this.fromAddress()));
     addEventListener("keydown", (event) => this.key(event));
     this.everything();
-    document.documentElement.dataset.ready = "true";
   }
 
   private async fromAddress(): Promise<void> {
@@ -182,7 +182,7 @@ class Playground {
   // ---- layout ----------------------------------------------------------------------------------------------------
 
   private layout(): void {
-    this.panel = new Panel((step) => this.seek(step), el("div", { class: "row" }, this.methodChoice, this.coordinateChoice, el("label", { class: "check" }, this.logSteps, " log steps")));
+    this.panel = new Panel((step) => this.seek(step), el("div", { class: "row" }, this.methodChoice, this.coordinateChoice, el("label", { class: "check" }, this.logSteps, " log steps"), el("label", { class: "check" }, this.unstable, " unstable region on the map")));
     const self = this;
     this.controls = new Controls({
       get scene() { return self.scene; },
@@ -194,6 +194,7 @@ class Playground {
       },
       landscape: (text) => waiting(this.landscape(text)),
       preset: (id) => waiting(this.preset(id)),
+      say: (words) => this.say(words),
     });
     this.maps = new Maps({
       get scene() { return self.scene; },
@@ -255,7 +256,7 @@ class Playground {
     const exactly = () => this.seek(Number(this.exact.value.replaceAll(/[, ]/g, "")));
     this.exact.addEventListener("change", exactly);
     this.exact.addEventListener("keydown", (event) => event.key === "Enter" && exactly());
-    for (const one of [this.xAxis, this.yAxis, this.logSteps]) one.addEventListener("change", () => this.everything());
+    for (const one of [this.xAxis, this.yAxis, this.logSteps, this.unstable]) one.addEventListener("change", () => this.everything());
     this.methodChoice.addEventListener("change", () => {
       this.scene.method = Number(this.methodChoice.value);
       this.maps.build();
@@ -423,17 +424,19 @@ class Playground {
     if (scene.tab === "player") {
       const flat = place.variables.length === 1;
       this.surface.root.closest(".view")!.classList.toggle("hidden", flat); // before the map is drawn: it takes the room
-      this.map.show({ scene, place, functions: this.functions, paths: engine.paths, stored: this.stored });
+      const unstable = this.unstable.checked ? this.panel.theories : null;
+      this.map.show({ scene, place, functions: this.functions, paths: engine.paths, stored: this.stored, unstable });
       if (!flat && this.map.field) this.surface.show({ field: this.map.field, scene, paths: engine.paths, functions: this.functions });
       const mode = this.xAxis.value;
       const path = engine.paths[scene.method]!;
       this.loss.cursor = mode === "time" ? (scene.at / Math.max(1, path.t)) * path.spent : mode === "log step" ? scene.at + 1 : scene.at;
       this.loss.draw();
     } else this.maps.draw();
-    if (this.begun) this.panel.show(scene, place, engine.paths, this.logSteps.checked);
+    if (this.begun) this.panel.show(scene, place, this.functions, engine.paths, this.logSteps.checked);
     else this.draw(); // the first picture is the map; what the step is made of comes with the next frame
     this.begun = true;
     const root = document.documentElement.dataset;
+    root.ready = "true"; // with the first picture
     root.done = String(engine.done);
     root.latency = engine.latency.toFixed(3);
     root.step = String(scene.at);

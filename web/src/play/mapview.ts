@@ -7,8 +7,9 @@ import { drawMark, escaped, ticks } from "./chart";
 import type { Path } from "./engine";
 import { contours, type Field, field, shade } from "./field";
 import { look } from "./look";
-import type { LandscapeFunctions } from "./programs";
+import type { Curves, LandscapeFunctions } from "./programs";
 import { label, type LandscapeInfo, type Scene, short } from "./scene";
+import { hasLimit, paintUnstable } from "./stability";
 import type { Stored } from "./stored";
 
 const GRID = 121;
@@ -22,6 +23,8 @@ export interface MapInput {
   paths: Path[];
   /** from a file */
   stored: Stored[];
+  /** the theory, where the part of the map in which the shown method's step is unstable is to be tinted */
+  unstable: Curves | null;
 }
 
 export class MapView {
@@ -169,6 +172,12 @@ export class MapView {
         c.fillRect(x - 5, y - 0.75, 10, 1.5);
         c.fillRect(x - 0.75, y - 5, 1.5, 10);
       }
+    }
+    const { unstable, functions } = this.input!;
+    const chosen = paths[scene.method];
+    delete this.canvas.dataset.unstable;
+    if (unstable && chosen && !this.flat && hasLimit(chosen.method.rule)) {
+      this.canvas.dataset.unstable = paintUnstable(c, f, scene, chosen, functions, unstable).toFixed(3);
     }
     for (const one of this.input!.stored) this.storedPath(c, f, one, scene.at);
     for (const [k, path] of paths.entries()) this.path(c, f, path, k, scene.at);

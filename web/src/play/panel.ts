@@ -4,7 +4,8 @@ import { colour, el } from "../shared/dom";
 import { Chart, type Series } from "./chart";
 import type { Path } from "./engine";
 import { look } from "./look";
-import type { Curves } from "./programs";
+import type { Curves, LandscapeFunctions } from "./programs";
+import { hasLimit, shareAt, shares } from "./stability";
 import { label, type LandscapeInfo, type Scene, short } from "./scene";
 
 const MEANINGS: Record<string, string> = {
@@ -22,6 +23,8 @@ export class Panel {
   readonly averages: Chart;
   readonly corrections: Chart;
   readonly factors: Chart;
+  readonly stability: Chart;
+  private readonly stabilityBox: HTMLElement;
   private curves: Curves | null = null;
   private readonly correctionsBox: HTMLElement;
   private drawn = "";
@@ -31,9 +34,12 @@ export class Panel {
     this.averages = new Chart({ label: "Gradient and averages over the steps", xlabel: "step", ylabel: "gradient" }, go);
     this.corrections = new Chart({ label: "Bias corrections over the steps", xlabel: "step", ylabel: "1/(1 − βᵗ)", logY: true }, go);
     this.factors = new Chart({ label: "Factor and spread over the steps", xlabel: "step", ylabel: "factor, spread", logY: true }, go);
+    this.stability = new Chart({ label: "Step over the largest stable step", xlabel: "step", ylabel: "share of the limit", logY: true }, go);
     this.theory = new Chart({ label: "Factor against spread: theory and this step", xlabel: "spread σ/|m|", ylabel: "factor", logX: true, xRange: [0.01, 100], yRange: [0, 1.08] });
     const named = (text: string, chart: Chart, key?: HTMLElement) => el("figure", {}, el("figcaption", {}, text, key ?? null), chart.root);
     this.correctionsBox = named("The correction 1/(1 − βᵗ) vanishes", this.corrections);
+    this.stabilityBox = named("Stability: step × curvature over its limit", this.stability);
+    this.stabilityBox.id = "stability";
     this.root = el(
       "section",
       { class: "panel inner", "aria-labelledby": "inner-title" },
@@ -46,16 +52,21 @@ export class Panel {
         this.correctionsBox,
         named("Factor (solid) and spread (dashed)", this.factors),
         named("Theory: 1/√(1+γ²), 1/(1+γ²), erf(1/√2γ); points: now", this.theory),
+        this.stabilityBox,
       ),
     );
     this.title.id = "inner-title";
   }
 
-  set theories(curves: Curves) {
+  set theories(curves: Curves | null) {
     this.curves = curves;
   }
 
-  show(scene: Scene, place: LandscapeInfo, paths: Path[], logSteps: boolean): void {
+  get theories(): Curves | null {
+    return this.curves;
+  }
+
+  show(scene: Scene, place: LandscapeInfo, functions: LandscapeFunctions, paths: Path[], logSteps: boolean): void {
     const path = paths[scene.method];
     if (!path) return;
     const i = scene.coordinate;
@@ -80,11 +91,15 @@ export class Panel {
     if (has("mean")) rows.push(["mean", "m̂, corrected", mean]);
     if (has("variance")) rows.push(["second", "√v̂, corrected", Math.sqrt(variance + mean * mean)], ["spread", "spread σ/|m̂|", get("spread")]);
     rows.push(["direction", "direction", direction], ["factor", "factor", factor], ["update", `step Δ${variable}`, update]);
+    const limited = this.curves !== null && hasLimit(path.method.rule);
+    if (limited) rows.push(["stability", "step / limit", shareAt(path, scene.at, functions, this.curves!)]);
     this.numbers.replaceChildren(
       ...rows.map(([key, words, v]) => el("tr", {}, el("th", { scope: "row" }, words), el("td", { "data-name": key, "data-value": String(v) }, short(v, 6)))),
     );
     this.draw2(direction, factor, update, lr, variable);
     this.charts(scene, path, i, logSteps, sample);
+    this.stabilityBox.classList.toggle("hidden", !limited);
+    if (limited) this.limits(path, functions, logSteps, sample);
     this.drawTheory(scene, paths, i);
   }
 
@@ -116,9 +131,11 @@ export class Panel {
   }
 
   private charts(scene: Scene, path: Path, i: number, logSteps: boolean, sample: number): void {
-    const key = JSON.stringify([scene.method, i, logSteps, path.t, path.method, scene.landscape, scene.params, scene.start, scene.noise, scene.sigma, scene.seed]);
+    // Also whether the theory is there: what it says of the path comes with the first time that it is.
+    const key = JSON.stringify([this.curves !== null, scene.method, i, logSteps, path.t, path.method, scene.landscape, scene.params, scene.start, scene.noise, scene.sigma, scene.seed]);
     if (key !== this.drawn || path.t === 0) {
       this.drawn = key;
+      this.stability.series = [];
       const names = ["g", "mean", "exp_avg", "factor", "spread"].map((n) => `${n}.${i}`);
       const { steps, values } = path.columns(names, 2000);
       const x = steps.map((t) => t + 1);
@@ -137,12 +154,28 @@ export class Panel {
         { name: "factor", colour: colour("--c2"), x, y: factor },
         { name: "spread", colour: colour("--c3"), dash: [7, 4], x, y: spread },
       ];
+      this.factors.options.yRange = usual([factor, spread]);
     }
     for (const chart of [this.averages, this.corrections, this.factors]) {
       chart.options.logX = logSteps;
       chart.cursor = sample;
       chart.draw();
     }
+  }
+
+  /** Along the whole path, computed anew when the other charts are. */
+  private limits(path: Path, functions: LandscapeFunctions, logSteps: boolean, sample: number): void {
+    if (this.stability.series.length === 0) {
+      const { steps, values } = shares(path, functions, this.curves!, 600);
+      const x = steps.map((t) => t + 1);
+      this.stability.series = [
+        { name: "step", colour: colour("--c0"), x, y: values },
+        { name: "limit", colour: colour("--bad"), dash: [5, 4], x: [x[0]!, x.at(-1)!], y: [1, 1] },
+      ];
+    }
+    this.stability.options.logX = logSteps;
+    this.stability.cursor = sample;
+    this.stability.draw();
   }
 
   private drawTheory(scene: Scene, paths: Path[], i: number): void {
@@ -164,4 +197,16 @@ export class Panel {
   redraw(): void {
     this.drawn = "";
   }
+}
+
+/** The range of positive numbers, cut at a millionth and a million: a spread has no end where the average is nothing. */
+function usual(all: Float64Array[]): [number, number] {
+  let [low, high] = [1, 1];
+  for (const values of all) {
+    for (const v of values) {
+      if (v > 0 && v < low) low = v;
+      if (v > high) high = v;
+    }
+  }
+  return [Math.max(1e-6, low / 1.5), Math.min(1e6, high * 1.5)];
 }

@@ -26,6 +26,8 @@ export interface PathProgram {
 export interface LandscapeFunctions {
   loss(x: ArrayLike<number>): number;
   gradient(x: ArrayLike<number>, out: Float64Array): void;
+  /** second derivatives, row by row */
+  curvature(x: ArrayLike<number>, out: Float64Array): void;
 }
 
 export interface LandscapeProgram {
@@ -33,7 +35,8 @@ export interface LandscapeProgram {
   of(C: number[]): LandscapeFunctions;
 }
 
-export type Curves = Record<"adam_factor" | "svag_factor" | "exact_factor", (eta: number) => number>;
+/** Factors of a spread, and limits of step times curvature of a decay or a momentum. */
+export type Curves = Record<"adam_factor" | "svag_factor" | "exact_factor" | "average_limit" | "buffer_limit", (x: number) => number>;
 
 type Maker = (runtime: object) => unknown;
 
@@ -48,10 +51,14 @@ export interface Saved {
 declare global {
   interface Window {
     stepscopeSaved?: Saved;
+    stepscopeFirst?: Pick<Saved, "programs" | "catalogue">;
   }
 }
 
 export const saved: Saved | undefined = window.stepscopeSaved;
+
+/** What the page brings along for its first scene: its server is still loading then. */
+const first = window.stepscopeFirst;
 
 const loaded = new Map<string, Promise<unknown>>();
 const ready = new Map<string, unknown>();
@@ -64,6 +71,8 @@ async function program<T>(address: string): Promise<T> {
         if (!maker) throw new Error("this page was saved without that; `stepscope play` has everything");
         return maker(runtime);
       }
+      const maker = first?.programs[address];
+      if (maker) return maker(runtime);
       const module = (await import(/* @vite-ignore */ address)) as { default: Maker };
       return module.default(runtime);
     })();
@@ -97,7 +106,7 @@ export function readyPath(rule: string, landscape: string, noise: Noise): PathPr
 }
 
 export async function catalogue(): Promise<Catalogue> {
-  return saved ? saved.catalogue : get<Catalogue>("/api/catalogue");
+  return saved?.catalogue ?? first?.catalogue ?? get<Catalogue>("/api/catalogue");
 }
 
 /** About a landscape by name or formula. Throws Refused with the position of the mistake. */

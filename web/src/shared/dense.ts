@@ -39,10 +39,24 @@ export function paintDense(
     const [r, g, b] = rgb(colour);
     const ink = ((Math.round(255 * alpha) << 24) | (b << 16) | (g << 8) | r) >>> 0; // little-endian, as everywhere
     const row = (value: number) => (places.y(value) - box.top) * scale;
-    let before = Number.NaN; // the row of the last value of the column before
+    let before = Number.NaN; // the row of the last value so far, and its column
+    let was = Number.NaN;
+    const fill = (column: number, from: number, to: number) => {
+      if (column < 0 || column >= width) return;
+      const first = Math.max(0, Math.round(from - half));
+      const stop = Math.min(height, Math.max(first + 1, Math.round(to + half)));
+      for (let k = first * width + column; k < stop * width; k += width) pixels[k] = ink;
+    };
     for (let i = 0; i < x.length; ) {
       const column = Math.floor((places.x(x[i]!) - box.left) * scale);
       const end = places.back(box.left + (column + 1) / scale);
+      const next = row(y[i]!);
+      // A logarithmic axis has columns without a point at its beginning: the line goes straight through them.
+      if (column > was + 1 && Number.isFinite(before) && Number.isFinite(next)) {
+        const at = (k: number) => before + ((next - before) * (k - was)) / (column - was);
+        for (let k = Math.max(0, was + 1); k < Math.min(width, column); k++) fill(k, Math.min(at(k), at(k + 1)), Math.max(at(k), at(k + 1)));
+        before = next;
+      }
       let least = Infinity;
       let most = -Infinity;
       let last = Number.NaN;
@@ -63,10 +77,8 @@ export function paintDense(
       if (before < from) from = before;
       if (before > to) to = before;
       before = row(last);
-      if (column < 0 || column >= width) continue;
-      const first = Math.max(0, Math.round(from - half));
-      const stop = Math.min(height, Math.max(first + 1, Math.round(to + half)));
-      for (let k = first * width + column; k < stop * width; k += width) pixels[k] = ink;
+      was = column;
+      fill(column, from, to);
     }
   }
   const layer = document.createElement("canvas");

@@ -3,7 +3,7 @@
 import { el } from "../shared/dom";
 import { Chart, type Mark } from "./chart";
 import { chosenColumn, chosenLayers, Controls, describe, instruments, logOf, notes } from "./controls";
-import { curves, key, matrices, series, type Detail, type Matrix, type Range } from "./data";
+import { curves, key, matrices, series, type Curves, type Detail, type Matrix, type Range } from "./data";
 import { count, words } from "./format";
 import { given, Grid } from "./grid";
 import { HeatMap } from "./heat";
@@ -369,6 +369,14 @@ function down(values: number[]): (number | null)[] {
   });
 }
 
+/** Where 2^exponent lies among cells listed by their powers, in cells from the first edge on; NaN in a gap or outside. */
+function within(cells: (number | null)[], exponent: number): number {
+  const cell = Math.floor(exponent);
+  const i = cells.indexOf(cell);
+  const rising = (cells.at(-1) ?? 0) >= (cells[0] ?? 0);
+  return i < 0 ? NaN : rising ? i + exponent - cell : i + 1 - (exponent - cell);
+}
+
 /** "2⁻³"; an ellipsis for a gap. */
 const power = (n: number | null): string => (n === null ? "⋯" : `2${[...String(n)].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹".charAt(Number(c)))).join("")}`);
 
@@ -397,6 +405,7 @@ export class Distribution extends Asking {
   private cells = new Map<string, Matrix>();
   private filled: number[] = [];
   private follow = true;
+  private theory: Curves | null = null;
 
   constructor() {
     super();
@@ -454,7 +463,10 @@ export class Distribution extends Asking {
     const found = await matrices({ run: id, columns: [], histogram: name, layers: [layer], buckets, value: "mean", ...given(this.range) }, signal);
     const first = found.values().next().value;
     if (!first) return 1;
-    if (kind === "joint") this.showPair(found);
+    if (kind === "joint") {
+      this.theory = await curves();
+      this.showPair(found);
+    }
     else {
       const cells = down([...found].filter(([, matrix]) => matrix.values.some((v) => v > 0)).map(([column]) => place(column)[0]!));
       const values = new Float64Array(cells.length * first.size).fill(NaN);
@@ -489,11 +501,16 @@ export class Distribution extends Asking {
       const [a, b] = place(column);
       if (across.includes(a!) && up.includes(b!)) values[up.indexOf(b!) * across.length + across.indexOf(a!)] = matrix.values[i]!;
     }
+    const name = this.picked.split(":")[1]!;
+    // Adam's step is the rate times its factor, which is a function of the spread alone.
+    const { spread, adam } = this.theory!;
+    const at = spread.map((x, k): [number, number] => [within(across, Math.log2(x)), within(up, Math.log2(adam[k]!))]);
+    const curve = name.startsWith("spread") ? { curve: { name: "Adam's factor 1/√(1 + spread²)", at } } : {};
     const width = (any.last - any.first + 1) / any.size;
     const last = Math.max(Math.ceil(any.first + i * width), Math.ceil(any.first + (i + 1) * width) - 1);
     this.when.textContent = `step ${count(last)}`;
     this.time.setAttribute("aria-valuetext", `step ${count(last)}`);
-    this.pair.set({ matrix: { ...any, size: across.length, rows: up.length, values }, rows: up.map(power), columns: across.map(power), across: `${this.picked.split(":")[1]!.replace(/_update$/, "")} from `, kind: "|update| / lr from ", log: logOf(this.now) });
+    this.pair.set({ matrix: { ...any, size: across.length, rows: up.length, values }, rows: up.map(power), columns: across.map(power), across: `${name.replace(/_update$/, "")} from `, kind: "|update| / lr from ", log: logOf(this.now), ...curve });
   }
 }
 

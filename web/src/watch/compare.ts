@@ -2,7 +2,7 @@
 
 import { el } from "../shared/dom";
 import { Chart, swatch, type Line } from "./chart";
-import { detail, key, series, type Detail } from "./data";
+import { called, detail, key, series, type Detail } from "./data";
 import { words } from "./format";
 import type { Live } from "./live";
 import { go, START, steps, write, type Route } from "./route";
@@ -62,7 +62,7 @@ export class Compare implements View {
     this.runs.replaceChildren(
       ...this.ids.map((id, i) => {
         const line = lines.find((one) => one.id === id);
-        return el("li", {}, swatch(i), el("a", { href: write({ ...START, view: "run", ids: [id] }) }, id), " ", line ? badge(line.status) : el("span", { class: "error" }, "not there"));
+        return el("li", {}, swatch(i), el("a", { href: write({ ...START, view: "run", ids: [id] }) }, line ? called(line) : id), " ", line ? badge(line.status) : el("span", { class: "error" }, "not there"));
       }),
     );
     this.asker.ask();
@@ -96,7 +96,7 @@ export class Compare implements View {
       const { found, read } = await series({ runs: this.ids.filter((id) => this.details.has(id)), columns: [column], layers: [layer], buckets: 800, ...range }, signal);
       const lines: Line[] = this.ids.flatMap((id, i) => {
         const one = found.get(key(id, column, layer));
-        return one ? [{ name: id, look: i, series: one }] : [];
+        return one ? [{ name: called(this.details.get(id)!.line), look: i, series: one }] : [];
       });
       chart.set({ lines, log, ...range });
       chart.element.querySelector("figcaption")?.replaceChildren(layer ? `${words(column)} of ${layer}` : words(column));

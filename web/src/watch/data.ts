@@ -16,6 +16,9 @@ export interface RunLine {
   stamp: string;
 }
 
+/** The trials of a dissection are told apart by their settings; their ids are numbers. */
+export const called = (line: RunLine): string => (line.optimizer ? `${line.optimizer} · ${line.id}` : line.id);
+
 export interface DissectionLine {
   id: string;
   status: "running" | "finished" | "interrupted";

@@ -4,7 +4,7 @@
 import { get } from "../shared/api";
 import { el } from "../shared/dom";
 import { Chart, swatch, type Line } from "./chart";
-import type { Series } from "./data";
+import { called, type RunLine, type Series } from "./data";
 import { duration, method, number, split } from "./format";
 import type { Live } from "./live";
 import { START, write, type Route } from "./route";
@@ -68,7 +68,7 @@ export class DissectionView implements View {
   );
   private stamp = "";
   private readonly clock: number;
-  private runs: string[] = [];
+  private runs: RunLine[] = [];
 
   constructor(private readonly id: string) {
     const { folder, name } = split(id);
@@ -101,7 +101,7 @@ export class DissectionView implements View {
 
   live(now: Live): void {
     const line = now.found?.dissections.find((one) => one.id === this.id);
-    this.runs = now.found?.runs.filter((run) => run.dissection === this.id).map((run) => run.id) ?? [];
+    this.runs = now.found?.runs.filter((run) => run.dissection === this.id) ?? [];
     this.fillRecorded();
     if (!line || line.stamp === this.stamp) return;
     this.stamp = line.stamp;
@@ -136,7 +136,7 @@ export class DissectionView implements View {
   private fillRecorded(): void {
     this.recorded.replaceChildren(
       ...(this.runs.length
-        ? this.runs.map((id) => el("li", {}, el("a", { href: write({ ...START, view: "run", ids: [id] }) }, id)))
+        ? this.runs.map((run) => el("li", {}, el("a", { href: write({ ...START, view: "run", ids: [run.id] }) }, called(run))))
         : [el("li", { class: "soft" }, "The first seed of each method is recorded once its step size is chosen.")]),
     );
   }

@@ -24,6 +24,8 @@ export interface HeatPicture {
   columns?: string[];
   /** What a column is called in front of its name. */
   across?: string;
+  /** A line over it: column and row of each of its points, counted from the left and top edges; NaN breaks it. */
+  curve?: { name: string; at: [number, number][] };
 }
 
 export class HeatMap {
@@ -33,6 +35,7 @@ export class HeatMap {
   private readonly scale = el("canvas", { class: "heat-scale", "aria-hidden": "true" });
   private readonly low = el("span", {});
   private readonly high = el("span", {});
+  private readonly note = el("span", { class: "soft" });
   private picture: HeatPicture | null = null;
   private colours: Scale = { low: 0, high: 1, log: false };
   private image: HTMLCanvasElement | null = null;
@@ -45,7 +48,7 @@ export class HeatMap {
   ) {
     const keys = `Arrow keys move over it${onPick ? ", Enter opens what is there" : ""}.`;
     this.canvas.setAttribute("aria-label", `${title}. ${keys}`);
-    const scale = el("p", { class: "heat-legend" }, this.low, this.scale, this.high);
+    const scale = el("p", { class: "heat-legend" }, this.low, this.scale, this.high, this.note);
     this.element = el("figure", { class: "heat" }, el("figcaption", {}, title), scale, this.canvas, this.readout);
     new ResizeObserver(this.redraw).observe(this.canvas);
     onTheme(this.redraw);
@@ -97,6 +100,8 @@ export class HeatMap {
     this.low.textContent = `≤ ${number(this.colours.low)}`;
     this.high.textContent = `≥ ${number(this.colours.high)}${this.colours.log ? " (log scale)" : ""}`;
     this.canvas.setAttribute("data-rows", String(matrix.rows));
+    this.canvas.setAttribute("data-curve", JSON.stringify(picture.curve?.at ?? []));
+    this.note.textContent = picture.curve ? `line: ${picture.curve.name}` : "";
     this.say();
     this.redraw();
   }
@@ -150,6 +155,25 @@ export class HeatMap {
       context.stroke();
     }
     context.setLineDash([]);
+    if (picture.curve) {
+      const cell = wide / Math.max(1, matrix.size);
+      // Light on dark on light: readable over every colour of the scale.
+      for (const [thick, ink] of [[4, "#fff"], [1.8, "#000"]] as const) {
+        context.strokeStyle = ink;
+        context.lineWidth = thick;
+        context.beginPath();
+        let pen = false;
+        for (const [column, up] of picture.curve.at) {
+          if (Number.isNaN(column) || Number.isNaN(up)) pen = false;
+          else if (pen) context.lineTo(left + column * cell, up * row);
+          else {
+            context.moveTo(left + column * cell, up * row);
+            pen = true;
+          }
+        }
+        context.stroke();
+      }
+    }
     if (this.at) {
       context.strokeStyle = colour("--ink");
       context.lineWidth = 1.5;

@@ -180,7 +180,9 @@ export class RunList implements View {
     const more = this.found?.truncated ? ", and more than are shown" : "";
     this.summary.textContent = all
       ? `${shown === all ? all : `${shown} of ${all}`} run${all === 1 ? "" : "s"}${running ? `, ${running} running` : ""}${more}`
-      : `No run in ${this.found?.folder ?? "this folder"} yet. It appears here as soon as one begins to record.`;
+      : this.found
+        ? `No run in ${this.found.folder} yet. It appears here as soon as one begins to record.`
+        : "Looking for runs …";
     this.table.classList.toggle("hidden", all === 0);
   }
 
