@@ -54,7 +54,7 @@ _ARGUMENTS = (
     ),
     *(("ptr", "sums"), ("ptr", "counts")),
 )
-_COPIES = 4  # of a histogram: neighbours often fall into one bin, and would wait for each other
+_COPIES = 2  # of a histogram: neighbours often fall into one bin, and would wait for each other
 _TRUTHS = ("<", "<=", ">", ">=", "&")
 _STORED = {
     "float64": "double",
@@ -116,8 +116,8 @@ class Measured(NamedTuple):
 
     They may use the inputs of the streams, new.<name> of the written ones, and inside: 0 beyond the end, else 1.
     The first `everywhere` terms are measured everywhere, the others and the places in the sampled blocks.
-    trusting: terms and places without masks, for elements that are inside and whose gap is 0 and not NaN: the first of
-    `gaps` for the terms that are measured everywhere, the second one for all.
+    trusting: terms and places without masks, for elements that are inside. The terms that are measured everywhere may
+    be trusted where they are finite and the first of `gaps` is 0, not NaN; all may where the second one is, too.
     """
 
     everywhere: int
@@ -223,8 +223,11 @@ class _Writer:
         self._choose("%vectors", "narrow", kinds)
         for kind in kinds:
             e.start_block(f"narrow.{kind}", keep=False)
-            totals = self._narrow(kind)
-            self._flush(totals, "1", kind, f"counted.{kind}")
+            self._flush(self._narrow(kind))
+            if self.places and kind == "all":
+                e.line("br label %narrow.counted.entry")
+                e.start_block("narrow.counted.entry", keep=False)
+                self._count("1", "narrow.counted", 1)
             e.line("br label %over")
         e.start_block("over", keep=False)
         if self.places:
@@ -286,21 +289,41 @@ class _Writer:
         """Measure the block that was stepped."""
         e, few, count = self.e, self.everywhere, len(self.terms)
         before = {i: f"%u.{i}" for i in self._apart(range(few or 0))}
-        e.line(f"%trust = {self._finite('%u.gap')}")
+        shown, zero = "%u.gap", e.spread(self.f.literal(0.0))
+        for name in before.values():  # 0 infinity and 0 NaN are NaN
+            shown = self._fused(zero, name, shown)
+        e.line(f"%trust = {self._finite(shown)}")
         if few is None:
             e.line("br label %sampled")
         else:
             self._choose("%b", "", ("sampled", "simple"))
         e.start_block("sampled", keep=False)
         e.line("br i1 %trust, label %quick.entry, label %slow.entry")
-        rest = self._apart(range(few or 0, count))
-        quick = before | self._again("quick", self.trusting, rest, self.trusting[count:], gap=True)
-        e.line(f"br i1 {e.let(self._finite('%u.quick.gap'))}, label %measured, label %slow.entry")
+        # What was added up on the way is not added up again, and what is the same for all is multiplied.
+        known = {self.trusting[i]: name for i, name in before.items()}
+        rest = [i for i in self._apart(range(few or 0, count)) if self.trusting[i] not in known]
+        again = [i for i in rest if self.trusting[i].op != "const"]
+        quick = before | self._again("quick", self.trusting, again, self.trusting[count:], quick=True)
+        for i in self._apart(range(few or 0, count)):
+            if i not in again:
+                root = self.trusting[i]
+                quick[i] = known[root] if root in known else self._repeated(float(root.args[0]))
+        fine = e.let(self._finite("%u.quick.gap"))
+        e.line(f"br i1 {fine}, label %quick.kept, label %quick.undone.entry")
+        e.start_block("quick.kept", keep=False)
+        e.line("br label %measured")
+        e.start_block("quick.undone.entry", keep=False)
+        self._count("%number", "quick.undone", -1)
+        e.line("br label %slow.entry")
         slow = self._again("slow", self.terms, self._apart(range(count)), self.places)
+        e.line("br label %slow.counted.entry")
+        e.start_block("slow.counted.entry", keep=False)
+        self._count("%number", "slow.counted", 1)
         e.line("br label %measured")
         e.start_block("measured", keep=False)
-        totals = {i: e.let(f"phi {self.number} [ {quick[i]}, %quick.done ], [ {slow[i]}, %slow.done ]") for i in slow}
-        self._flush([totals[self.first[i]] for i in range(count)], "%number", "all", "counted")
+        phi = "phi {0} [ {1}, %quick.kept ], [ {2}, %slow.counted ]"
+        totals = {i: e.let(phi.format(self.number, quick[i], slow[i])) for i in slow}
+        self._flush([totals[self.first[i]] for i in range(count)])
         e.line("br label %flushed")
         if few is not None:
             e.start_block("simple", keep=False)
@@ -310,7 +333,7 @@ class _Writer:
             e.start_block("summed", keep=False)
             phi = "phi {0} [ {1}, %simple ], [ {2}, %masked.done ]"
             totals = {i: e.let(phi.format(self.number, before[i], slow[i])) for i in before}
-            self._flush([totals[self.first[i]] for i in range(few)], "%number", "few", "added")
+            self._flush([totals[self.first[i]] for i in range(few)])
             e.line("br label %flushed")
         e.start_block("flushed", keep=False)
         e.line("br label %blocks")
@@ -322,11 +345,12 @@ class _Writer:
         chosen: Sequence[int],
         places: Sequence[Symbol],
         *,
-        gap: bool = False,
+        quick: bool = False,
     ) -> dict[int, str]:
         """A loop over the vectors of a block that is in the cache: totals of the chosen terms, and all places.
 
-        It is entered at <label>.entry and ends in an open block <label>.done. gap: add up %u.<label>.gap as well.
+        It is entered at <label>.entry and ends in an open block <label>.done.  quick: add up %u.<label>.gap as well,
+        and count the places of one vector while the next one is computed: these keep different units of a core busy.
         """
         e = self.e
         e.start_block(f"{label}.entry", keep=False)
@@ -334,20 +358,24 @@ class _Writer:
         e.start_block(label, keep=False)
         v = f"%v.{label}"
         e.line(f"{v} = phi i64 [ 0, %{label}.entry ], [ {v}.next, %{label} ]")
-        for name in (*chosen, *(["gap"] if gap else [])):
+        for name in (*chosen, *(["gap"] if quick else [])):
             total = f"%t.{label}.{name} = phi {self.number} [ zeroinitializer, %{label}.entry ]"
             e.line(f"{total}, [ %u.{label}.{name}, %{label} ]")
         inputs = self._reload(self._place(v), v)
         e.estimates = self.f.llvm == "float"
         for i in chosen:
             self._name(f"%u.{label}.{i}", self._added(f"%t.{label}.{i}", roots[i], inputs))
-        if gap:
+        if quick:
             self._name(f"%u.{label}.gap", self._added(f"%t.{label}.gap", self.gaps[1], inputs))
         self._put([self._wide(value) for value in e.emit(places, inputs)], v)
         e.estimates = False
+        if quick:
+            self._count_lanes(v, -self.width, self.width, 1)
         e.line(f"{v}.next = add i64 {v}, 1")
         e.line(f"br i1 {e.let(f'icmp ult i64 {v}.next, %number')}, label %{label}, label %{label}.done")
         e.start_block(f"{label}.done", keep=False)
+        if quick:
+            self._count_lanes("%number", -self.width, self.width, 1)
         return {i: f"%u.{label}.{i}" for i in chosen}
 
     def _place(self, v: str) -> str:
@@ -386,9 +414,13 @@ class _Writer:
         if self.old:
             e.line(f"%old = alloca [{len(self.old) * BLOCK} x {self.f.llvm}], align 64")
         if self.places:
-            e.line(f"%places = alloca [{len(self.places) * BLOCK} x i32], align 64")
-            e.line(f"%bins = alloca [{_COPIES * self.starts[-1]} x i32], align 64")
-            self._clear("%bins", 4 * _COPIES * self.starts[-1])
+            # A vector of places 0 is before the first one of the block: bin 0 may be counted for nothing.
+            e.line(f"%places.all = alloca [{len(self.places) * (BLOCK + self.width)} x i32], align 64")
+            e.line(f"%places = getelementptr i32, ptr %places.all, i64 {self.width}")
+            for h in range(len(self.places)):
+                self._clear(self._of_block("%places.all", h, "0"), 4 * self.width)
+            e.line(f"%bins = alloca [{_COPIES * self.starts[-1]} x i16], align 64")
+            self._clear("%bins", 2 * _COPIES * self.starts[-1])
         e.line("br label %next")
         e.lines.append("next:")
         e.line("%past = phi i64 [ 0, %entry ], [ %c, %turn ]")
@@ -520,27 +552,71 @@ class _Writer:
         self._put(found[count:], "0")
         return found[:count]
 
+    def _of_block(self, base: str, h: int, number: str) -> str:
+        """Where the place in histogram h of an element of the block is kept: they go through memory, since taking lanes
+        out of a register costs more."""
+        at = self.e.let(f"add i64 {number}, {h * (BLOCK + self.width)}")
+        return self.e.let(f"getelementptr i32, ptr {base}, i64 {at}")
+
     def _put(self, places: Sequence[str], place: str) -> None:
         """Keep the places of a vector of the block."""
         e, ints = self.e, f"<{self.width} x i32>"
         for h, name in enumerate(places):
             whole = e.let(f"fptosi {self.number} {name} to {ints}")
-            start = e.let(f"add i64 {e.let(f'mul i64 {place}, {self.width}')}, {h * BLOCK}")
-            target = e.let(f"getelementptr i32, ptr %places, i64 {start}")
+            target = self._of_block("%places", h, e.let(f"mul i64 {place}, {self.width}"))
             e.line(f"store {ints} {whole}, ptr {target}, align 4")
 
+    def _count_lanes(self, vector: str, first: int, lanes: int, amount: int) -> None:
+        """Add to the bins of so many elements of the block, from the vector's on and `first` further."""
+        e = self.e
+        start = e.let(f"add i64 {e.let(f'mul i64 {vector}, {self.width}')}, {first}")
+        for lane in range(lanes):
+            number = e.let(f"add i64 {start}, {lane}")
+            for h in range(len(self.places)):
+                index = e.let(f"load i32, ptr {self._of_block('%places', h, number)}, align 4")
+                begin = lane % _COPIES * self.starts[-1] + self.starts[h]
+                cell = e.let(f"getelementptr i16, ptr %bins, i64 {begin}")
+                cell = e.let(f"getelementptr i16, ptr {cell}, i64 {e.let(f'zext i32 {index} to i64')}")
+                seen = e.let(f"load i16, ptr {cell}, align 2")
+                e.line(f"store i16 {e.let(f'add i16 {seen}, {amount}')}, ptr {cell}, align 2")
+
+    def _count(self, vectors: str, label: str, amount: int) -> None:
+        """Add to the bins of the block's first vectors, from an open block <label>.entry to an open one `label`."""
+        e, v = self.e, f"%{label}.v"
+        e.line(f"br label %{label}.loop")
+        e.start_block(f"{label}.loop", keep=False)
+        e.line(f"{v} = phi i64 [ 0, %{label}.entry ], [ {v}.next, %{label}.loop ]")
+        self._count_lanes(v, 0, self.width, amount)
+        e.line(f"{v}.next = add i64 {v}, 1")
+        e.line(f"br i1 {e.let(f'icmp ult i64 {v}.next, {vectors}')}, label %{label}.loop, label %{label}")
+        e.start_block(label, keep=False)
+
+    def _repeated(self, value: float) -> str:
+        """What a block's vectors add up to, each lane the same number in every one."""
+        e, kind = self.e, self.f.llvm
+        count = e.let(f"uitofp i64 %number to {kind}")
+        return self._splat(e.let(f"fmul {kind} {count}, {self.f.literal(value)}"), kind)
+
+    def _fused(self, a: str, b: str, c: str) -> str:
+        suffix = f"v{self.width}{self.f.suffix}"
+        return self.e.call(f"llvm.fma.{suffix}", self.number, *[(self.number, x) for x in (a, b, c)])
+
     def _added(self, total: str, term: Symbol, inputs: Mapping[str, Value]) -> str:
-        """The total with a term added: nothing for 0, a product in one operation."""
+        """The total with a term added: nothing for 0, one operation for a product or a choice between a term and 0."""
         e = self.e
         if term.op == "const" and term.args[0] == 0:
             return total
         if term.op == "*":
             a, b = (self._wide(value) for value in e.emit(term.args, inputs))
-            return e.call(
-                f"llvm.fma.v{self.width}{self.f.suffix}",
-                self.number,
-                *[(self.number, x) for x in (a, b, total)],
-            )
+            return self._fused(a, b, total)
+        if term.op == "where":
+            zeros = [x.op == "const" and x.args[0] == 0 for x in term.args[1:]]
+            if any(zeros):
+                (condition,) = e.emit(term.args[:1], inputs)
+                more = self._added(total, term.args[1 + zeros.index(False)], inputs) if not all(zeros) else total
+                chosen = (total, more) if zeros[0] else (more, total)
+                truth = e.type_of(condition.vector, "i1")
+                return e.let(f"select {truth} {condition.name}, " + ", ".join(f"{self.number} {x}" for x in chosen))
         (value,) = e.emit([term], inputs)
         return e.let(f"fadd {self.number} {total}, {self._wide(value)}")
 
@@ -606,11 +682,8 @@ class _Writer:
         )
         return kept
 
-    def _flush(self, totals: Sequence[str], vectors: str, kind: str, label: str) -> None:
-        """Add a block's totals to the chunk's in float64, and count its places; ends in a new block `label`.
-
-        The places went through memory: taking lanes out of a register costs more.
-        """
+    def _flush(self, totals: Sequence[str]) -> None:
+        """Add a block's totals to the chunk's in float64."""
         e = self.e
         exacts: dict[str, str] = {}
         for i, name in enumerate(totals):
@@ -618,30 +691,6 @@ class _Writer:
             place = e.let(f"getelementptr double, ptr %into, i64 {i}")
             before = e.let(f"load double, ptr {place}, align 8")
             e.line(f"store double {e.let(f'fadd double {before}, {exacts[name]}')}, ptr {place}, align 8")
-        if not self.places or kind != "all":
-            e.line(f"br label %{label}")
-            e.start_block(label, keep=False)
-            return
-        number = e.let(f"mul i64 {vectors}, {self.width}")
-        entry, loop = f"{label}.entry", f"{label}.loop"
-        e.line(f"br label %{entry}")
-        e.start_block(entry, keep=False)
-        e.line(f"br label %{loop}")
-        e.start_block(loop, keep=False)
-        e.line(f"%{label}.j = phi i64 [ 0, %{entry} ], [ %{label}.next, %{loop} ]")
-        for copy in range(_COPIES):
-            for h in range(len(self.places)):
-                at = e.let(f"add i64 %{label}.j, {h * BLOCK + copy}")
-                index = e.let(f"load i32, ptr {e.let(f'getelementptr i32, ptr %places, i64 {at}')}, align 4")
-                start = copy * self.starts[-1] + self.starts[h]
-                index = e.let(f"add i64 {e.let(f'zext i32 {index} to i64')}, {start}")
-                cell = e.let(f"getelementptr i32, ptr %bins, i64 {index}")
-                seen = e.let(f"load i32, ptr {cell}, align 4")
-                e.line(f"store i32 {e.let(f'add i32 {seen}, 1')}, ptr {cell}, align 4")
-        e.line(f"%{label}.next = add i64 %{label}.j, {_COPIES}")
-        more = e.let(f"icmp ult i64 %{label}.next, {number}")
-        e.line(f"br i1 {more}, label %{loop}, label %{label}")
-        e.start_block(label, keep=False)
 
     def _sum(self, name: str) -> str:
         """The sum of a vector's lanes in float64: halves are added, a tree of few roundings."""
@@ -674,11 +723,10 @@ class _Writer:
         total = "zeroinitializer"
         for copy in range(_COPIES):
             at = e.let(f"add i64 %merge.j, {copy * size}")
-            cells = e.let(f"getelementptr i32, ptr %bins, i64 {at}")
-            total = e.let(f"add <16 x i32> {total}, {e.let(f'load <16 x i32>, ptr {cells}, align 64')}")
-            e.line(f"store <16 x i32> zeroinitializer, ptr {cells}, align 64")
-        short = e.let(f"trunc <16 x i32> {total} to <16 x i16>")
-        e.line(f"store <16 x i16> {short}, ptr {e.let('getelementptr i16, ptr %out, i64 %merge.j')}, align 2")
+            cells = e.let(f"getelementptr i16, ptr %bins, i64 {at}")
+            total = e.let(f"add <16 x i16> {total}, {e.let(f'load <16 x i16>, ptr {cells}, align 32')}")
+            e.line(f"store <16 x i16> zeroinitializer, ptr {cells}, align 32")
+        e.line(f"store <16 x i16> {total}, ptr {e.let('getelementptr i16, ptr %out, i64 %merge.j')}, align 2")
         e.line("%merge.next = add i64 %merge.j, 16")
         e.line(f"%merge.more = icmp ult i64 %merge.next, {size}")
         e.line("br i1 %merge.more, label %merge, label %merge.done")

@@ -355,9 +355,9 @@ def _run(
         if job.group["capturable"]:  # a step that is observed waits for the device
             job = job._replace(hyper={name: moments.number(value) for name, value in job.hyper.items()})
             ts = list(map(int, torch.stack(job.steps).tolist())) if job.steps else ts
-        pairs = _numbers(optimizer, launch.program, part, job, ts, request)
-        shared += [array for array, _ in pairs]
-        measured += [n for _, n in pairs if n is not None]
+        arrays, numbers = _numbers(optimizer, launch.program, part, job, ts, request)
+        shared += arrays
+        measured += numbers
     torch.autograd.graph.increment_version(launch.changed)  # now, as their headers have just been read
     counted = launch.backend.launch(launch.program, launch.batch, torch.cat(shared) if launch.captured else shared)
     launch.held = []
@@ -371,8 +371,8 @@ def _run(
 
 def _numbers(
     optimizer: Any, program: cpu.Program, part: _Part, job: Job, reached: Sequence[int], request: Request | None
-) -> Sequence[tuple[Any, moments.Numbers | None]]:
-    """For each tensor of a part, the program's shared numbers and those of its statistics."""
+) -> tuple[list[Any], list[moments.Numbers]]:
+    """For each tensor of a part, the program's shared numbers, and those of its statistics if it is measured."""
     ts = part.of(reached)
 
     @cache
@@ -389,10 +389,13 @@ def _numbers(
         return program.shared(inputs), found
 
     if part.kept:
-        return [numbers(t, average.beta, average.t + 1) for t, average in zip(ts, part.kept, strict=True)]
-    if ts.count(ts[0]) == len(ts):
-        return [numbers(ts[0], 0.0, 0)] * len(ts)
-    return [numbers(t, 0.0, 0) for t in ts]
+        pairs = [numbers(t, average.beta, average.t + 1) for t, average in zip(ts, part.kept, strict=True)]
+    elif ts.count(ts[0]) == len(ts):  # a thousand tensors are not looked at one by one
+        array, found = numbers(ts[0], 0.0, 0)
+        return [array] * len(ts), [] if found is None else [found] * len(ts)
+    else:
+        pairs = [numbers(t, 0.0, 0) for t in ts]
+    return [array for array, _ in pairs], [found for _, found in pairs if found is not None]
 
 
 def _average(request: Request, p: Tensor, beta: float) -> Average:

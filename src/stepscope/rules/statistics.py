@@ -102,8 +102,8 @@ def bins_of(histogram: str) -> int:
     return JOINT_BINS if histogram.endswith("joint") else BINS
 
 
-# log2 of m in [1, 2) for a bin's edges: exact at both ends, within 0.0009 in between, and six operations that round
-# alike everywhere. (The best of the polynomials f + f (1 - f)(a + b f), f = m - 1.)
+# log2 of m in [1, 2) for a bin's edges: exact at both ends, within 0.0009 in between, and three operations.
+# (The best of the polynomials f + f (1 - f)(a + b f), f = m - 1.)
 _LOG2 = (-2.16417114, 3.06469709, -1.05974615, 0.15922020)
 _LOG2_ERROR = 0.0009
 QUANTILE_ERROR = 2 ** (0.5 / BINS_PER_OCTAVE + _LOG2_ERROR)  # a quantile is right within this ratio, 1.045: half a bin
@@ -166,7 +166,8 @@ class Numbers(NamedTuple):
 class Statistics(NamedTuple):
     """sums: the terms of each additive statistic by name.  bins: truncated to integers, the bins to count up.
 
-    gaps: 0 where the coordinate's numbers are finite, else NaN: those of the first EVERYWHERE sums, and all.
+    gaps: 0 where the mean, and where the variance is finite, else NaN. What else is not finite shows in the first
+    EVERYWHERE sums, where it is squared.
     """
 
     sums: dict[str, Number]
@@ -188,7 +189,7 @@ def statistics(
 
     raw: `second` is an average of squares, v; otherwise it is v - m^2 itself.  inside: 0 for a place that is no
     coordinate, else 1.  trusting: spare the tests that make a coordinate with an infinity or NaN add nothing, because
-    both `gaps` are known to be 0 and `inside` to be 1.
+    both `gaps` are known to be 0, the squares to be finite and `inside` to be 1.
 
     `broken` counts these coordinates, `sampled` the other ones of the sample, where v - m^2 must be finite too. A
     negative v - m^2 counts as 0, is counted and makes no spread. The spread sigma/|m| is defined where m is not 0,
@@ -199,10 +200,10 @@ def statistics(
     The rate is |update| / |m|, the learning rate in effect.
     """
     g, m, theta, update = step.g, step.mean, step.before, step.after - step.before
-    gap = k.fma(0.0, update, k.fma(0.0, m, 0.0 * g))
+    gap = 0.0 * m
     n, broken = 1.0, 0.0
     if not trusting:
-        finite = gap >= 0
+        finite = k.fma(0.0, update, k.fma(0.0, g, gap)) >= 0
         n, broken = k.where(finite, inside, 0.0), k.where(finite, 0.0, inside)
         g, m, theta, update = (k.where(finite, x, 0.0) for x in (g, m, theta, update))
     sums = {
@@ -218,9 +219,9 @@ def statistics(
         variance = second - m * m
     else:
         variance, second = step.second, step.second + m * m
-    gaps = gap, gap + 0.0 * variance
+    gaps = gap, 0.0 * variance
     if not trusting:
-        finite = gaps[1] >= 0
+        finite = k.where(finite, gaps[1], math.nan) >= 0
         n = k.where(finite, inside, 0.0)
         g, m, theta, update, variance, second = (
             k.where(finite, x, 0.0) for x in (g, m, theta, update, variance, second)
@@ -320,7 +321,8 @@ def _bin(k: Any, x: Number, per_octave: float) -> Number:
     m = k.mantissa(x)
     c = [per_octave * c for c in _LOG2]
     start = 2.5 - BINS_PER_OCTAVE * LOWEST
-    return per_octave * k.exponent(x) + ((start + c[0]) + m * (c[1] + m * (c[2] + m * c[3])))
+    within = k.fma(m, k.fma(m, k.fma(m, c[3], c[2]), c[1]), start + c[0])
+    return k.fma(per_octave, k.exponent(x), within)
 
 
 def quantile(k: Any, counts: Any, q: float, below: Any = None) -> Any:

@@ -42,7 +42,10 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
 
 
 def _fma(a: Any, b: Any, c: Any) -> Any:
-    """a b + c through torch's own add and addcmul, which round once wherever their kernels use fma."""
+    """a b + c through torch's own add and addcmul, which round once wherever their kernels use fma; a number c is added
+    to the rounded product."""
+    if not isinstance(c, Tensor):
+        return a * b + c
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return torch.addcmul(c, a, b)
     return torch.add(c, a, alpha=b) if isinstance(a, Tensor) else torch.add(c, b, alpha=a)
