@@ -40,10 +40,6 @@ HOST = (
     "number",
 )  # graph inputs whose names start so are numbers that all elements share
 
-_AHEAD, _LINE = (
-    1 << 10,
-    64,
-)  # bytes that are on their way from memory while others are in use, and that come at once
 _ARGUMENTS = (
     *(
         ("ptr", "table"),
@@ -232,8 +228,6 @@ class _Writer:
         e.start_block("over", keep=False)
         if self.places:
             self._merge()
-        e.line("br label %turn")
-        e.start_block("turn", keep=False)
         e.line("br label %next")
         e.lines += ["done:", "  ret void", "}"]
         e.lines.append('attributes #0 = { "reciprocal-estimates"="vec-divf:1,vec-sqrtf:1" }')
@@ -423,7 +417,6 @@ class _Writer:
             self._clear("%bins", 2 * _COPIES * self.starts[-1])
         e.line("br label %next")
         e.lines.append("next:")
-        e.line("%past = phi i64 [ 0, %entry ], [ %c, %turn ]")
         e.line("%c = atomicrmw add ptr %counter, i64 1 monotonic")
         e.line("%live = icmp ult i64 %c, %count")
         e.line("br i1 %live, label %chunk, label %done")
@@ -442,7 +435,6 @@ class _Writer:
         for i in range(self.shared):
             e.line(f"%n{i} = getelementptr {self.f.llvm}, ptr %shared, i64 {i}")
             e.line(f"%h{i} = load {self.f.llvm}, ptr %n{i}, align {self.f.bits // 8}")
-        self._fetch_next()
         e.line("%length = sub i64 %last, %first")
         e.line(f"%vectors = udiv i64 %length, {self.width}")
         e.line(f"%rest = urem i64 %length, {self.width}")
@@ -455,33 +447,6 @@ class _Writer:
         e.line("br label %ready")
         e.start_block("ready", keep=False)
         e.line("br label %blocks")
-
-    def _fetch(self, base: str, far: int) -> None:
-        """Have a line of memory brought near. It may belong to nobody."""
-        self.e.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        at = self.e.let(f"getelementptr i8, ptr {base}, i64 {far}")
-        self.e.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
-
-    def _fetch_next(self) -> None:
-        """Have the beginning of the chunk that this thread is likely to take next brought near: it is as far from this
-        one as this one is from the one before."""
-        e = self.e
-        e.line("%stride = sub i64 %c, %past")
-        e.line("%guess = add i64 %c, %stride")
-        e.line("%guessed = icmp ult i64 %guess, %count")
-        e.line("br i1 %guessed, label %fetch, label %begin")
-        e.start_block("fetch", keep=False)
-        row = e.let(f"getelementptr i64, ptr %chunks, i64 {e.let(f'mul i64 %guess, {COLUMNS}')}")
-        tensor = e.let(f"load i64, ptr {row}, align 8")
-        first = e.let(f"load i64, ptr {e.let(f'getelementptr i64, ptr {row}, i64 1')}, align 8")
-        line = e.let(f"getelementptr ptr, ptr %table, i64 {e.let(f'mul i64 {tensor}, %row')}")
-        for i, s in enumerate(self.streams):
-            stream = e.let(f"load ptr, ptr {e.let(f'getelementptr ptr, ptr {line}, i64 {i + 1}')}, align 8")
-            start = e.let(f"getelementptr {_STORED[s.storage]}, ptr {stream}, i64 {first}")
-            for far in range(0, _AHEAD, _LINE):
-                self._fetch(start, far)
-        e.line("br label %begin")
-        e.start_block("begin", keep=False)
 
     def _clear(self, name: str, size: int) -> None:
         self.e.declarations.add("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
@@ -500,8 +465,6 @@ class _Writer:
         addresses = [self._at(i, at) for i in range(len(self.streams))]
         for s, address in zip(self.streams, addresses, strict=True):
             inputs[s.name] = Value(self._load(s.storage, address, masked), True)
-            if not masked:
-                self._fetch(address, _AHEAD)
         results = iter(e.emit(self.written, inputs))
         for s, address in zip(self.streams, addresses, strict=True):
             if s.root is not None:

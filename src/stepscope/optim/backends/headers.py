@@ -18,12 +18,10 @@ from torch import Tensor
 
 from stepscope.graph import machine
 from stepscope.optim.backends import layout, team
-from stepscope.optim.backends.layout import DIMENSIONS, WORD, Layout
+from stepscope.optim.backends.layout import DIMENSIONS, Layout
 
 __all__ = ["Headers", "addresses_of", "headers"]
 
-_LINE = 64  # bytes that come from memory at once
-_AHEAD = 8  # rows whose headers are on their way from memory while one is looked at
 _PART = 32  # rows that a thread takes at a time
 _KEPT = 4  # words: of a storage the address of the data and the two behind, which say who owns it; the offset
 
@@ -95,17 +93,17 @@ class _Text:
 
 
 def _peek(at: Layout) -> str:
-    """i64 peek(objects, count, rows): of each tensor, the addresses of header, storage and autograd record; what is
-    kept of its storage; offset and kind.  0, or -1 if one has no storage."""
-    t, width = _Text(at), 3 + _KEPT + len(at.kind)
+    """i64 peek(objects, count, rows): of each tensor, what is kept of its storage, offset and kind.
+
+    0, or -1 if one has no storage."""
+    t, width = _Text(at), _KEPT + len(at.kind)
     t.lines += ["define i64 @peek(ptr %objects, i64 %count, ptr %rows) {", "entry:"]
     t.loop("each", "%count", "entry")
     thing = t.let(f"load ptr, ptr {t.let('getelementptr ptr, ptr %objects, i64 %each.i')}, align 8")
     header = t.word(thing, at.wrapped, "ptr")
     row = t.let(f"getelementptr i64, ptr %rows, i64 {t.let(f'mul i64 %each.i, {width}')}")
     storage = t.storage(header, "stored")
-    values = [t.let(f"ptrtoint ptr {address} to i64") for address in (header, storage)]
-    values += [t.word(header, at.autograd), *(t.word(storage, at.data + n) for n in range(_KEPT - 1))]
+    values = [t.word(storage, at.data + n) for n in range(_KEPT - 1)]
     values += [t.word(header, place) for place in (at.offset, *at.kind)]
     for n, value in enumerate(values):
         t.lines.append(f"  store i64 {value}, ptr {t.let(f'getelementptr i64, ptr {row}, i64 {n}')}, align 8")
@@ -114,7 +112,7 @@ def _peek(at: Layout) -> str:
     return "\n".join(t.lines)
 
 
-_ARGUMENTS = ("count", "streams", "objects", "records", "numbers", "kinds", "sizes", "hints", "hinted", "addresses")
+_ARGUMENTS = ("count", "streams", "objects", "records", "numbers", "kinds", "sizes", "addresses")
 
 
 def _gather(at: Layout) -> str:
@@ -122,13 +120,13 @@ def _gather(at: Layout) -> str:
 
     count, streams.  objects[count][streams]: Python tensors, the first of each row a parameter.  records: of each what
     is kept of its storage, and the offset.  numbers[count][streams + 1]: of their kinds, and the gradient's.  kinds:
-    with masks.  sizes: bytes of an element.  hints[count + ...][hinted]: lines of memory.  addresses: of the gradients.
-    Behind these: how many parts were taken, and whether anything is not what or where it was.
+    with masks.  sizes: bytes of an element.  addresses: of the gradients.  Behind these: how many parts were taken, and
+    whether anything is not what or where it was.
     """
     t = _Text(at)
-    t.lines += ["declare void @llvm.prefetch.p0(ptr, i32, i32, i32)", "define void @gather(ptr %arguments) {", "entry:"]
+    t.lines += ["define void @gather(ptr %arguments) {", "entry:"]
     for n, name in enumerate(_ARGUMENTS):
-        kind = "i64" if name in ("count", "streams", "hinted") else "ptr"
+        kind = "i64" if name in ("count", "streams") else "ptr"
         t.lines += [f"  %{name}.at = getelementptr i64, ptr %arguments, i64 {n}"]
         t.lines += [f"  %{name} = load {kind}, ptr %{name}.at, align 8"]
     t.lines += [f"  %taken = getelementptr i64, ptr %arguments, i64 {len(_ARGUMENTS)}"]
@@ -143,12 +141,6 @@ def _gather(at: Layout) -> str:
     number = t.let(f"select i1 {t.let(f'icmp ult i64 {left}, {_PART}')}, i64 {left}, i64 {_PART}")
     t.loop("row", number, "some")
     row = t.let(f"add i64 {start}, %row.i")
-    soon = t.let(f"mul i64 %hinted, {t.let(f'add i64 {row}, {_AHEAD}')}")
-    t.lines += ["  br label %hint", "hint:"]
-    t.loop("line", "%hinted", "hint")
-    hint = t.let(f"getelementptr ptr, ptr %hints, i64 {t.let(f'add i64 {soon}, %line.i')}")
-    t.lines.append(f"  call void @llvm.prefetch.p0(ptr {t.let(f'load ptr, ptr {hint}, align 8')}, i32 0, i32 3, i32 1)")
-    t.end("line")
     first = t.let(f"mul i64 {row}, %streams")
     which = t.let(f"getelementptr i64, ptr %numbers, i64 {t.let(f'add i64 {first}, {row}')}")
     t.lines += ["  br label %start", "start:"]
@@ -213,7 +205,6 @@ class Headers:
     """The functions, for this process's layout."""
 
     def __init__(self, at: Layout) -> None:
-        self._far = range(0, WORD * max(at.kind), _LINE)
         self._kind, self._masks = len(at.kind), at.masks().view(np.int64)
         self._engine, address = machine.code("\n".join([_peek(at), _held(at), _gather(at)]), "gather")
         pointer, whole = ctypes.c_void_p, ctypes.c_int64
@@ -223,16 +214,16 @@ class Headers:
         self._gather = team.Call(address)
         self._look = ctypes.cast(ctypes.pythonapi.PyDict_GetItemWithError, pointer).value
 
-    def _look_at(self, tensors: Sequence[Tensor]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Of each tensor, a row each: addresses, what is kept of its storage, and its kind with the masks.  LookupError
-        if the header of one does not hold it all."""
-        found = np.empty((len(tensors), 3 + _KEPT + self._kind), np.int64)
+    def _look_at(self, tensors: Sequence[Tensor]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of each tensor, a row each: what is kept of its storage, and its kind with the masks.  LookupError if the
+        header of one does not hold it all."""
+        found = np.empty((len(tensors), _KEPT + self._kind), np.int64)
         objects, dims = addresses_of(tensors), [t.dim() for t in tensors]
         if max(dims) > DIMENSIONS or self._peek(objects.ctypes.data, len(objects), found.ctypes.data):
             raise LookupError("tensors whose headers do not hold all")
-        addresses, kept, kind = np.split(found, [3, 3 + _KEPT], 1)
+        kept, kind = np.split(found, [_KEPT], 1)
         masks = self._masks[dims]
-        return addresses, kept, np.concatenate([kind & masks, masks], 1)
+        return kept, np.concatenate([kind & masks, masks], 1)
 
     def watch(
         self, columns: Sequence[Sequence[Tensor]], grads: Sequence[Tensor], entries: Sequence[Any], names: Sequence[str]
@@ -247,18 +238,16 @@ class Headers:
         if not all(isinstance(x, Tensor) for x in tensors) or not all(isinstance(x, dict) for x in entries):
             raise LookupError("what is kept is not in dicts, or no tensors")
         kept = tensors, list(entries), list(names)  # alive, so that their addresses are theirs
-        (at, records, own), (grads_at, _, theirs) = self._look_at(tensors), self._look_at(grads)
+        (records, own), (_, theirs) = self._look_at(tensors), self._look_at(grads)
         count, width = len(grads), len(columns)
         objects, holders, keys = addresses_of(tensors), addresses_of(entries), addresses_of(names)
         rows = np.concatenate([own.reshape(count, width, -1), theirs.reshape(count, 1, -1)], 1)
         kinds, numbers = np.unique(rows.reshape(count * (width + 1), -1), axis=0, return_inverse=True)
-        places = np.concatenate([at.reshape(count, width, -1), grads_at.reshape(count, 1, -1)], 1)
-        hints = self._lines(objects.reshape(count, -1), places, holders)
         sizes = np.fromiter(map(Tensor.element_size, grads), np.int64, count)
         arrays = [objects, records, numbers.ravel(), kinds, sizes]
         arrays = [np.ascontiguousarray(a, np.int64) for a in arrays]
         found = np.empty(count, np.int64)
-        inputs = [count, width, *(a.ctypes.data for a in (*arrays, hints)), hints.shape[1], found.ctypes.data, 0, 0]
+        inputs = [count, width, *(a.ctypes.data for a in arrays), found.ctypes.data, 0, 0]
         arguments = (ctypes.c_int64 * len(inputs))(*inputs)
         fields = count, width, objects.ctypes.data, holders.ctypes.data, keys.ctypes.data, len(keys), self._look
 
@@ -270,24 +259,8 @@ class Headers:
                     return found
             raise LookupError("a tensor has changed")
 
-        gradients.kept = kept, arrays, hints, holders, keys  # type: ignore[attr-defined]
+        gradients.kept = kept, arrays, holders, keys  # type: ignore[attr-defined]
         return gradients
-
-    def _lines(self, objects: Any, places: Any, holders: Any) -> NDArray[np.int64]:
-        """Lines of memory that the look at each parameter needs; a line may have been given to something else since.
-
-        places[parameter, stream]: of header, storage and autograd record; the gradient's last."""
-        headers, storages = places[:, :, 0], places[:, :, 1]
-        starts = [
-            objects,
-            places[:, :1, 2],
-            *(headers + far for far in self._far),
-            *(storages + far for far in (0, 32)),
-        ]
-        if len(holders):
-            starts.append(holders[:, None])
-        lines = np.concatenate(starts, 1)
-        return np.ascontiguousarray(np.concatenate([lines, np.repeat(lines[-1:], _AHEAD, 0)]))
 
 
 def addresses_of(objects: Sequence[Any]) -> NDArray[np.int64]:
