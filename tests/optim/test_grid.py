@@ -28,17 +28,18 @@ def needs_variance(optimizer: optim.Dissected) -> bool:
     return "batch_variance" in optimizer._rule(optimizer.param_groups[0]).state
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
-@pytest.mark.parametrize("point", POINTS, ids=str)
-def test_every_point_is_stepped_alike_compiled_and_eagerly(point: Point, dtype: torch.dtype) -> None:
-    """Resynchronised after each step. Roots and reciprocals are an ulp off now and then in torch's own library; a step
+def check_point(point: Point, dtype: torch.dtype, device: str = "cpu") -> None:
+    """Steps of a point of the grid, compiled and eagerly.
+
+    Resynchronised after each step. Roots and reciprocals are an ulp off now and then in torch's own library; a step
     multiplies at most three of them, so it is right to 8 ulp of itself, and theta, below 4 beside it, to 2 of its own;
-    a 16-bit theta may round either way, 4. State: products of the same order on both sides, 8 ulp."""
+    a 16-bit theta may round either way, 4. State: products of the same order on both sides, 8 ulp.
+    """
     generator = torch.Generator().manual_seed(0)
     eps, wide = torch.finfo(dtype).eps, torch.finfo(cpu.state_dtype(dtype)).eps
 
     def normal() -> Tensor:
-        return torch.randn(333, generator=generator, dtype=torch.float64).clamp(-3.9, 3.9).to(dtype)
+        return torch.randn(333, generator=generator, dtype=torch.float64).clamp(-3.9, 3.9).to(device, dtype)
 
     p = Parameter(normal())
     q = Parameter(p.detach().clone())
@@ -60,6 +61,12 @@ def test_every_point_is_stepped_alike_compiled_and_eagerly(point: Point, dtype: 
             torch.testing.assert_close(ours.state[p][name], eager.state[q][name], rtol=8 * wide, atol=1e-30)
             ours.state[p][name].copy_(eager.state[q][name])
         p.data.copy_(q.data)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("point", POINTS, ids=str)
+def test_every_point_is_stepped_alike_compiled_and_eagerly(point: Point, dtype: torch.dtype) -> None:
+    check_point(point, dtype)
 
 
 def trained(optimizer: torch.optim.Optimizer, p: Parameter, n: int = 5, seed: int = 0) -> Tensor:

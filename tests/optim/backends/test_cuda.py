@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.cases import CASES, NO_TRITON, RULES
+from tests.cases import CASES, NO_TRITON, POINTS, RULES
+from tests.optim.test_grid import check_point
 from torch import Tensor
 
 from stepscope import optim
 from stepscope.optim import base
 from stepscope.optim.backends import cpu, cuda, devices, eager
 from stepscope.optim.sums import Request
-from stepscope.rules import METHODS, Rule
+from stepscope.rules import METHODS, Point, Rule
 from stepscope.rules.statistics import BINS, HISTOGRAMS, PLAIN, SAMPLE_BLOCK, Numbers, bins_of, selection
 
 pytestmark = pytest.mark.skipif(bool(NO_TRITON), reason=NO_TRITON)
@@ -80,6 +81,12 @@ def test_one_step_is_the_eager_step(rule: Rule, dtype: torch.dtype):
             )
             ours[name].copy_(theirs[name])
         a.copy_(b)
+
+
+@pytest.mark.parametrize("point", POINTS, ids=str)
+def test_every_point_of_the_grid_is_stepped_as_eagerly(point: Point):
+    """The interpreter rounds a fused product twice, as NumPy does: within what `check_point` allows for roots."""
+    check_point(point, torch.float32, DEVICE.type)
 
 
 def measured_twice(rule: str, layout: cpu.Layout | None, sizes: list[int], spoil: bool) -> tuple[Any, Any, Any]:
